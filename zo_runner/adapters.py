@@ -1,0 +1,125 @@
+"""PEFT LoRA adapters: attach, group for a method, save, load back.
+
+The adapter is always float32, whatever the base's dtype, and never trained by autograd.
+"""
+
+import math
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from peft.tuners.lora import LoraLayer
+from safetensors.torch import load_file
+from transformers import PreTrainedModel
+
+from zo_runner.atoms import lora_alpha
+from zo_runner.errors import UserError
+from zo_runner.seeds import generator
+
+NAME = "default"
+
+
+def attach_lora(
+    model: PreTrainedModel, *, rank: int, alpha: float, scaling: str, target_modules: Sequence[str] | str, seed: int
+) -> PeftModel:
+    """Wrap `model` with LoRA: A Kaiming-uniform (U(+-1/sqrt(in)), PEFT's default), B zero, eval mode.
+
+    A is drawn in float32 from the run's adapter stream, keyed by module name: PEFT would draw it from the global
+    generator and round it to the base's dtype.
+
+    Args:
+        model: base model; it is changed in place.
+        rank: stored rank r.
+        alpha: LoRA's alpha.
+        scaling: "canonical", "rslora" or "topology"; see `atoms.lora_alpha`.
+        target_modules: module names, or "all-linear".
+        seed: of the adapter stream.
+
+    Raises:
+        UserError: the names match no module.
+    """
+    targets = target_modules if isinstance(target_modules, str) else list(target_modules)
+    config = LoraConfig(
+        r=rank,
+        lora_alpha=lora_alpha(scaling, alpha, rank),  # type: ignore[arg-type]  # PEFT takes floats and keeps them
+        use_rslora=scaling == "rslora",
+        target_modules=targets,
+        lora_dropout=0.0,
+        bias="none",
+        task_type="CAUSAL_LM",
+    )
+    # PEFT initialises from the global generator, which is not ours to move.
+    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        try:
+            peft_model = get_peft_model(model, config)
+        except ValueError:
+            names = sorted({n.rsplit(".", 1)[-1] for n, m in model.named_modules() if isinstance(m, torch.nn.Linear)})
+            raise UserError(
+                f"Invalid adapter.target_modules: {targets!r}. "
+                f"Must match linear modules of the model: {', '.join(names)}."
+            ) from None
+    peft_model.eval()
+    peft_model.requires_grad_(False)
+    for group in lora_groups(peft_model):
+        a_RI, b_OR = group["params"]
+        bound = 1 / math.sqrt(a_RI.shape[1])
+        draw = torch.rand(a_RI.shape, generator=generator(seed, "adapter", group["name"]))
+        a_RI.data = ((2 * draw - 1) * bound).to(a_RI.device)
+        b_OR.data = torch.zeros_like(b_OR, dtype=torch.float32)
+    return peft_model
+
+
+def lora_groups(model: torch.nn.Module) -> list[dict[str, Any]]:
+    """One parameter group per adapted module, ready for a method.
+
+    Returns:
+        {"params": [A (rank x in), B (out x rank)], "name": module name, "scaling": s of dW = s B A} for every LoRA
+        module, in the model's order.
+
+    Raises:
+        ValueError: the model has no LoRA module.
+    """
+    groups = []
+    for name, module in model.named_modules():
+        if isinstance(module, LoraLayer) and NAME in module.lora_A:
+            pair = [module.lora_A[NAME].weight, module.lora_B[NAME].weight]
+            groups.append(
+                {"params": pair, "name": name.removeprefix("base_model.model."), "scaling": module.scaling[NAME]}
+            )
+    if not groups:
+        raise ValueError("Invalid model: no LoRA module. Must be wrapped by peft.get_peft_model.")
+    return groups
+
+
+def dense_groups(model: torch.nn.Module) -> list[dict[str, Any]]:
+    """All parameters of a model as one named group; tied ones once."""
+    named = list(model.named_parameters())
+    return [{"params": [p for _, p in named], "names": [n for n, _ in named]}]
+
+
+def save(model: PreTrainedModel | PeftModel, folder: Path) -> None:
+    """Write an adapter in PEFT's format, or a full model in transformers' format, to an empty or absent `folder`."""
+    if isinstance(model, PeftModel):
+        # "auto" would ask the Hub for the base's config at every save.
+        model.save_pretrained(str(folder), save_embedding_layers=False)
+    else:
+        model.save_pretrained(str(folder))
+
+
+def restore(model: PreTrainedModel | PeftModel, folder: Path) -> None:
+    """Read back what `save` wrote, into the model it came from, bit for bit."""
+    if isinstance(model, PeftModel):
+        stored = load_file(str(folder / "adapter_model.safetensors"))
+        groups = {f"base_model.model.{group['name']}": group["params"] for group in lora_groups(model)}
+        for name, (a_RI, b_OR) in groups.items():
+            a_RI.data.copy_(stored[f"{name}.lora_A.weight"])
+            b_OR.data.copy_(stored[f"{name}.lora_B.weight"])
+        return
+    loaded = type(model).from_pretrained(str(folder), dtype=model.dtype).state_dict()
+    with torch.no_grad():
+        for name, tensor in model.state_dict().items():
+            tensor.copy_(loaded[name])

@@ -1,0 +1,216 @@
+"""zo-run: compose a configuration, execute it, say in one line what came of it. No torch before it is needed."""
+
+import json
+import os
+import re
+import sys
+import traceback
+import warnings
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
+from hydra.experimental.callback import Callback
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from zo_runner import config
+from zo_runner.errors import RunWarning, UserError, invalid
+from zo_runner.records import RunDirectory, find_runs, read_result, require_writable
+
+PACKAGE = Path(__file__).resolve().parent
+# In a wheel conf/ and sweeps/ lie inside the package, in a checkout beside it.
+HOME = PACKAGE if (PACKAGE / "conf").is_dir() else PACKAGE.parent
+INTERRUPTED = 130
+
+# The exit code that the jobs of this process have earned so far.
+_exit_code = 0
+
+
+class TableAtEnd(Callback):
+    """Writes and prints the table when the last job of a multirun has ended."""
+
+    def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
+        """Gather what the jobs noted; they may have run in other processes."""
+        folder = Path(config.hydra.sweep.dir)
+        try:
+            jobs = [json.loads(line) for line in (folder / "jobs.jsonl").read_text(encoding="utf-8").splitlines()]
+        except FileNotFoundError:
+            return
+        failed = [job for job in jobs if job["error"] is not None]
+        runs = list(dict.fromkeys(job["run"] for job in jobs if job["run"] is not None))
+        _write_table([Path(run) for run in runs], folder)
+        if failed:
+            _say(f"zo-run: {len(failed)} of {len(jobs)} jobs failed:")
+            for job in failed:
+                _say(f"  {' '.join(job['overrides'])}: {job['error']}")
+            _fail()
+
+
+@hydra.main(version_base="1.3", config_path=str(HOME / "conf"), config_name="run")
+def _job(cfg: DictConfig) -> float | None:
+    """One job: a single run, or one of a multirun, where a failure is noted and the rest go on."""
+    context = HydraConfig.get()
+    overrides = list(context.overrides.task)
+    if context.mode == RunMode.RUN:
+        directory, result = _run(cfg, overrides)
+        return result.get("objective") if directory else None
+    note: dict[str, Any] = {"job": context.job.num, "overrides": overrides, "run": None, "error": None}
+    try:
+        directory, result = _run(cfg, overrides)
+        note["run"] = str(directory)
+        return result.get("objective")
+    except UserError as error:
+        note["error"] = str(error)
+    except Exception as error:  # a bug or a fault of one job must not take the others with it
+        note["error"] = f"{type(error).__name__}: {error}"
+        traceback.print_exc()
+    finally:
+        with (Path(context.sweep.dir) / "jobs.jsonl").open("a", encoding="utf-8") as stream:
+            stream.write(json.dumps(note) + "\n")
+    _say(f"zo-run: error: {note['error']}")
+    return None
+
+
+def _run(cfg: DictConfig, overrides: list[str]) -> tuple[Path | None, dict[str, Any]]:
+    config.check(cfg)
+    if cfg.job == "table":
+        _rebuild_table(cfg, overrides)
+        return None, {}
+    for caution in config.cautions(cfg, {override.split("=")[0].lstrip("+~") for override in overrides}):
+        warnings.warn(caution, RunWarning, stacklevel=2)
+    known = config.identity(cfg)
+    name = f"s{cfg.seed}-{config.run_id(known)}"
+    directory = RunDirectory(Path(cfg.runtime.root) / cfg.task.name / cfg.model.name / cfg.method.name / name)
+    result = directory.result()
+    cached = result is not None and result["status"] in ("done", "diverged")
+    if result is None or not cached:
+        require_writable(Path(cfg.runtime.root))
+        from zo_runner.run import execute
+
+        result = execute(cfg, known, directory)
+    _say(closing_line(result, directory.path, cached=cached))
+    return directory.path, result
+
+
+def closing_line(result: dict[str, Any], path: Path, *, cached: bool) -> str:
+    """What was reached and where it lies, in one line."""
+    rank = "" if result["rank"] is None else f" rank={result['rank']}"
+    parts = [f"{result['method']}{rank} seed={result['seed']}: {'cached, ' if cached else ''}{result['status']}"]
+    dev, test = result["metrics"]["dev"], result["metrics"]["test"]
+    if result["error"]:
+        parts.append(result["error"])
+    if "best" in dev:
+        parts.append(
+            f"dev {dev['zero_shot']['accuracy']:.1%} -> {dev['best']['accuracy']:.1%}"
+            f" at {dev['best']['queries']} queries"
+        )
+    if test:
+        parts.append("test " + ", ".join(f"{score['accuracy']:.1%} ({name})" for name, score in sorted(test.items())))
+    snr = result["signal"].get("zo/fd_snr_db")
+    if snr is not None:
+        parts.append(f"FD-SNR {snr:.0f} dB")
+    parts.append(f"{result['queries']['train']} of {result['budget']} queries")
+    parts.append(f"{result['seconds']['total']:.0f} s")
+    return "; ".join(parts) + f"; {path}"
+
+
+def _rebuild_table(cfg: DictConfig, overrides: list[str]) -> None:
+    """`job=table`: every finished run below runtime.root that agrees with the overrides."""
+    root = Path(cfg.runtime.root)
+    chosen = [override.split("=")[0].lstrip("+") for override in overrides]
+    keys = [key for key in chosen if key not in ("job", "tracker") and not key.startswith(("runtime.root", "tracker."))]
+    groups = ("model", "task", "method", "adapter", "budget", "noise")
+    keys = [f"{key}.name" if key in groups else key for key in keys]
+    runs = [run for run in find_runs(root) if _agrees(run, cfg, keys)]
+    if not runs:
+        raise UserError(
+            f"No table: no run below {str(root)!r} agrees with the command. Run some first, or choose fewer keys."
+        )
+    if not _write_table(runs, root):
+        _fail()
+
+
+def _agrees(run: Path, cfg: DictConfig, keys: list[str]) -> bool:
+    try:
+        saved = OmegaConf.load(run / "config.yaml")
+    except OSError:
+        return False
+    return all(OmegaConf.select(saved, key) == OmegaConf.select(cfg, key) for key in keys)
+
+
+def _write_table(runs: list[Path], folder: Path) -> bool:
+    """Print and save the table of some runs. False if a part of it was refused."""
+    from zo_runner import tables
+
+    results = [result for result in (read_result(run / "result.json") for run in runs) if result is not None]
+    text, refused = tables.write(results, folder)
+    if text:
+        _say(f"\n{text}\n{folder / 'table.md'}  {folder / 'table.csv'}")
+    for sentence in refused:
+        _say(f"zo-run: {sentence}")
+    return not refused
+
+
+def main() -> None:
+    """The console script. Exit codes: 0 done, diverged or cached; 1 bad input or failure; 130 interrupted."""
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises, and the line is ours to write
+    warnings.simplefilter("ignore")
+    warnings.simplefilter("always", RunWarning)
+    warnings.showwarning = _show_warning
+    config.register(HOME / "sweeps")
+    try:
+        _job()
+    except KeyboardInterrupt:
+        _say("zo-run: interrupted; the same command starts it again")
+        sys.exit(INTERRUPTED)
+    except UserError as error:
+        _say(f"zo-run: error: {error}")
+        _fail()
+    except (HydraException, OmegaConfBaseException) as error:
+        _say(f"zo-run: error: {one_line(error)}")
+        _fail()
+    except OSError as error:
+        _say(f"zo-run: error: {error.strerror or error}: {error.filename or ''}")
+        _fail()
+    sys.exit(_exit_code)
+
+
+def one_line(error: Exception) -> str:
+    """Hydra's and OmegaConf's errors in the form of ours: key, value, what is allowed."""
+    text = str(error)
+    key = re.search(r"full_key: (\S+)", text)
+    value = re.search(r"Value '(.*)' of type '\w+' could not be converted to (\w+)", text)
+    if key and value:
+        kinds = {"Integer": "an integer", "Float": "a number", "Boolean": "true or false"}
+        return str(invalid(key[1], value[1], kinds.get(value[2], value[2])))
+    option = re.search(r"Could not find '([\w/]+)/([^']*)'", text)
+    available = re.search(r"Available options in '[^']*':\n((?:\t.*\n?)+)", text)
+    if option and available:
+        return str(invalid(option[1], option[2], "one of " + ", ".join(available[1].split())))
+    unknown = re.search(r"Key '([^']*)' (?:is not in struct|not in '\w+')", text)
+    if unknown:
+        name = key[1] if key else unknown[1]
+        return f"Unknown key {name!r}. zo-run --help lists the keys, zo-run --cfg job shows them all."
+    return " ".join(text.split())
+
+
+def _show_warning(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
+    if issubclass(category, RunWarning):
+        _say(f"zo-run: warning: {message}")
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stdout if not line.startswith("zo-run:") else sys.stderr, flush=True)
+
+
+def _fail() -> None:
+    global _exit_code
+    _exit_code = 1
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,286 @@
+"""The configuration: schema, range checks, run identity, and `build`, the one caller of instantiate. No torch."""
+
+import hashlib
+import json
+import math
+import re
+from collections.abc import Collection
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from omegaconf import II, MISSING, DictConfig, OmegaConf
+
+from zo_runner.errors import invalid, one_of
+
+JOBS = ("train", "table")
+DTYPES = ("float32", "bfloat16", "float16")
+SCALINGS = ("canonical", "rslora", "topology")
+TRAINS = ("adapter", "full")
+ALLOWED_TARGETS = ("zo_runner.", "torch.optim.")
+
+# Keys of a method or task node that describe it and are not arguments of its constructor.
+DESCRIPTION = ("name", "version", "trains", "scaling")
+
+
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
+
+
+@dataclass
+class ModelConfig:
+    """The base model. `path` is a Hub id, a folder, or, when embedded, the name of a model that the package carries."""
+
+    name: str = MISSING
+    path: str | None = None
+    revision: str | None = None
+    embedded: bool = False
+    trust_remote_code: bool = False
+
+
+@dataclass
+class AdapterConfig:
+    """Which modules LoRA adapts: a list of names, or "all-linear"."""
+
+    name: str = MISSING
+    target_modules: Any = MISSING
+
+
+@dataclass
+class BudgetConfig:
+    """What a run may spend, in queries; `eval_every` in queries, `log_every` in steps."""
+
+    name: str = MISSING
+    queries: int = MISSING
+    eval_every: int = MISSING
+    log_every: int = MISSING
+
+
+@dataclass
+class NoiseConfig:
+    """Evaluation noise: `std` is added on purpose, `repeats` evaluations every `every` steps measure what there is."""
+
+    name: str = MISSING
+    std: float = 0.0
+    repeats: int = MISSING
+    every: int = MISSING
+
+
+@dataclass
+class TrackerConfig:
+    """Weights & Biases, or none."""
+
+    name: str = MISSING
+    project: str | None = None
+    entity: str | None = None
+    mode: str = "auto"
+
+
+@dataclass
+class SeedsConfig:
+    """The four independent random streams; all follow `seed` unless set."""
+
+    data: int = II("seed")
+    adapter: int = II("seed")
+    order: int = II("seed")
+    direction: int = II("seed")
+
+
+@dataclass
+class RuntimeConfig:
+    """Where and how to run. Only `dtype` may change a number, and only it is part of the run's identity."""
+
+    root: str = "runs"
+    device: str = "auto"
+    dtype: str = "float32"
+    threads: int | None = None
+
+
+@dataclass
+class RunConfig:
+    """Everything a run is. `method` and `task` are open nodes whose YAML lists every argument."""
+
+    job: str = "train"
+    model: ModelConfig = field(default_factory=ModelConfig)
+    task: dict[str, Any] = field(default_factory=dict)
+    method: dict[str, Any] = field(default_factory=dict)
+    adapter: AdapterConfig = field(default_factory=AdapterConfig)
+    budget: BudgetConfig = field(default_factory=BudgetConfig)
+    noise: NoiseConfig = field(default_factory=NoiseConfig)
+    tracker: TrackerConfig = field(default_factory=TrackerConfig)
+    rank: int = 8
+    alpha: float = 16.0
+    seed: int = 0
+    batch_size: int = 16
+    seeds: SeedsConfig = field(default_factory=SeedsConfig)
+    runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
+
+
+def register(sweeps: Path) -> None:
+    """Make the schema, and each YAML in `sweeps` as `+sweeps=NAME`, known to Hydra."""
+    store = ConfigStore.instance()
+    store.store(name="run_schema", node=RunConfig)
+    for file in sorted(sweeps.glob("*.yaml")):
+        store.store(group="sweeps", name=file.stem, node=OmegaConf.load(file), package="_global_")
+
+
+def check(cfg: DictConfig) -> None:
+    """Check every range that the schema's types cannot express.
+
+    Raises:
+        UserError: naming the key, the value and what is allowed.
+    """
+    for key in ("rank", "batch_size", "budget.queries", "budget.eval_every", "budget.log_every", "noise.every"):
+        _at_least(cfg, key, 1)
+    for key in ("seed", "noise.repeats", *(f"seeds.{name}" for name in cfg.seeds)):
+        _at_least(cfg, key, 0)
+    if cfg.runtime.threads is not None:
+        _at_least(cfg, "runtime.threads", 1)
+    if cfg.noise.repeats == 1:
+        raise invalid("noise.repeats", 1, "0, or at least 2 to estimate a variance")
+    if not (math.isfinite(cfg.alpha) and cfg.alpha > 0):
+        raise invalid("alpha", cfg.alpha, "a finite number > 0")
+    if not (math.isfinite(cfg.noise.std) and cfg.noise.std >= 0):
+        raise invalid("noise.std", cfg.noise.std, "a finite number >= 0")
+    for key, options in (
+        ("job", JOBS),
+        ("runtime.dtype", DTYPES),
+        ("method.scaling", SCALINGS),
+        ("method.trains", TRAINS),
+    ):
+        if OmegaConf.select(cfg, key) not in options:
+            raise invalid(key, OmegaConf.select(cfg, key), one_of(options))
+    if cfg.tracker.mode not in ("auto", "online", "offline"):
+        raise invalid("tracker.mode", cfg.tracker.mode, "one of auto, offline, online")
+    if cfg.model.path is None:
+        raise invalid("model.path", None, "a folder of a causal language model, or a Hub id")
+
+    for key in ("model.name", "task.name", "method.name"):
+        if not _NAME.fullmatch(str(OmegaConf.select(cfg, key))):
+            raise invalid(
+                key,
+                OmegaConf.select(cfg, key),
+                "letters, digits, dots, dashes and underscores, since it names a folder",
+            )
+
+
+def _at_least(cfg: DictConfig, key: str, low: int) -> None:
+    value = OmegaConf.select(cfg, key)
+    if value < low:
+        raise invalid(key, value, f"an integer >= {low}")
+
+
+def build(node: DictConfig | dict[str, Any]) -> partial[Any]:
+    """The constructor that a node names, with the node's arguments bound. The one place that turns a name into code.
+
+    Raises:
+        UserError: a `_target_`, at any depth, outside zo_runner and torch.optim.
+    """
+    from hydra.utils import instantiate
+
+    plain = OmegaConf.to_container(node, resolve=True) if isinstance(node, DictConfig) else node
+    _check_targets(plain)
+    assert isinstance(plain, dict)
+    arguments = {key: value for key, value in plain.items() if key not in DESCRIPTION}
+    return instantiate(arguments, _convert_="all")  # type: ignore[no-any-return]  # every node says _partial_: true
+
+
+def _check_targets(node: Any) -> None:
+    if isinstance(node, dict):
+        target = node.get("_target_")
+        if target is not None and not (isinstance(target, str) and target.startswith(ALLOWED_TARGETS)):
+            raise invalid("_target_", target, f"a name below {' or '.join(ALLOWED_TARGETS)}")
+        for item in node.values():
+            _check_targets(item)
+    elif isinstance(node, list):
+        for item in node:
+            _check_targets(item)
+
+
+def cautions(cfg: DictConfig, typed: Collection[str]) -> list[str]:
+    """What a person should be told before the run: keys without effect, settings that drown the signal.
+
+    Args:
+        cfg: checked configuration.
+        typed: keys given on the command line.
+    """
+    silent: dict[str, str] = {}
+    if cfg.method.trains == "full":
+        reason = f"method={cfg.method.name} trains every parameter of the model and has no adapter"
+        silent = dict.fromkeys(("rank", "alpha", "adapter", "adapter.target_modules", "seeds.adapter"), reason)
+    elif cfg.method.get("atoms") == "all":
+        silent = dict.fromkeys(("method.order", "method.offsets"), "every query covers all atoms")
+    notes = [f"{key} has no effect: {reason}" for key, reason in silent.items() if key in typed]
+    eps = cfg.method.get("eps")
+    if cfg.runtime.dtype != "float32" and isinstance(eps, float | int) and eps <= 1e-3:
+        notes.append(
+            f"runtime.dtype={cfg.runtime.dtype} with method.eps={eps:g}: rounding is likely larger than the loss "
+            "difference; method.eps=1e-2 or float32 is safer, and zo/fd_snr shows which it is"
+        )
+    return notes
+
+
+def identity(cfg: DictConfig) -> dict[str, Any]:
+    """What makes a run the run it is: the resolved configuration without what cannot change a number.
+
+    Left out: the job, the tracker, `runtime` but for its dtype, names of presets, and keys without effect in this
+    combination. A folder counts by its content, not its place.
+
+    Raises:
+        UserError: `model.path` or `task.path` is needed and missing.
+    """
+    plain = OmegaConf.to_container(cfg, resolve=True)
+    assert isinstance(plain, dict)
+    known: dict[str, Any] = {str(key): value for key, value in plain.items()}
+    known["runtime"] = {"dtype": known["runtime"]["dtype"]}
+    for key in ("job", "tracker", "seed"):  # the streams in `seeds` carry what `seed` means
+        del known[key]
+    for key in ("adapter", "budget", "noise"):
+        del known[key]["name"]
+    del known["budget"]["log_every"]
+    if known["method"]["trains"] == "full":
+        del known["rank"], known["alpha"], known["adapter"], known["seeds"]["adapter"]
+    elif known["method"].get("atoms") == "all":
+        del known["method"]["order"], known["method"]["offsets"]
+    for key in ("model", "task"):
+        path = known[key].get("path")
+        if path is not None and not known[key].get("embedded"):
+            known[key]["path"] = _content(path, key)
+    return known
+
+
+def run_id(known: dict[str, Any]) -> str:
+    """Ten hexadecimal digits of an identity."""
+    return hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()[:10]
+
+
+def _content(path: str, key: str) -> str:
+    folder = Path(path).expanduser()
+    if folder.is_dir():
+        return fingerprint(folder)
+    looks_like_folder = path.startswith((".", "/", "~")) or path.count("/") > 1 or folder.exists()
+    if key == "task" or looks_like_folder:
+        raise invalid(f"{key}.path", path, "a folder that exists")
+    return path
+
+
+def fingerprint(folder: Path) -> str:
+    """A hash of the files directly in a folder. Of a large file it reads the size and 64 blocks spread over it.
+
+    Args:
+        folder: holds a checkpoint or a data set.
+    """
+    block, spots = 1 << 16, 64
+    digest = hashlib.sha256()
+    for file in sorted(f for f in folder.iterdir() if f.is_file() and not f.name.startswith(".")):
+        size = file.stat().st_size
+        digest.update(f"{file.name}\0{size}\0".encode())
+        with file.open("rb") as stream:
+            if size <= block * spots:
+                digest.update(stream.read())
+                continue
+            for spot in range(spots):
+                stream.seek((size - block) * spot // (spots - 1))
+                digest.update(stream.read(block))
+    return f"sha256:{digest.hexdigest()[:32]}"

@@ -1,0 +1,70 @@
+"""What a query perturbs, and how the loss is read at a perturbed point.
+
+A direction is a list of parts (view, component, group): `view` is a view of a trainable parameter, `component` the
+part of u that belongs to it, in the same shape, and `group` the parameter group that holds the learning rate.
+Iterating over a direction yields the same numbers every time, so a large one may draw them again instead of keeping
+them.
+"""
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple
+
+import torch
+
+from zo_runner.errors import Diverged
+
+Closure = Callable[[], torch.Tensor]
+
+
+class Part(NamedTuple):
+    """The share of one tensor in a direction."""
+
+    view: torch.Tensor
+    component: torch.Tensor
+    group: dict[str, Any]
+
+
+Direction = Iterable[Part]
+
+
+def losses_along(closure: Closure, direction: Direction, offsets: Sequence[float]) -> list[float]:
+    """The losses at theta + t u for every t in `offsets`. One query each.
+
+    The parameters are bit-identical afterwards, also when the closure raises: they are restored from copies, since
+    adding and subtracting rounds. The copies cost as much memory as the perturbed tensors.
+
+    Raises:
+        Diverged: a loss is not finite.
+    """
+    saved = [part.view.clone() for part in direction]
+    losses = []
+    try:
+        for t in offsets:
+            for part, origin in zip(direction, saved, strict=True):
+                part.view.copy_(torch.add(origin, part.component, alpha=t))
+            losses.append(finite(closure()))
+    finally:
+        for part, origin in zip(direction, saved, strict=True):
+            part.view.copy_(origin)
+    return losses
+
+
+def move(direction: Direction, slope: float) -> None:
+    """theta <- theta - lr * slope * u, in place, with the lr of each group. lr = 0 or slope = 0 changes no bit."""
+    for part in direction:
+        amount = part.group["lr"] * slope
+        if amount != 0.0:
+            part.view.sub_(part.component, alpha=amount)
+
+
+def finite(loss: torch.Tensor | float) -> float:
+    """The loss as a float.
+
+    Raises:
+        Diverged: it is NaN or infinite. It is never replaced by another number.
+    """
+    value = float(loss)
+    if not math.isfinite(value):
+        raise Diverged(f"the loss is {value}")
+    return value

@@ -1,0 +1,115 @@
+"""What every zeroth-order method shares: the step, its report, its counters.
+
+A method is a `torch.optim.Optimizer` whose `step(closure)` calls the closure `queries_per_step` times, without
+gradients. The closure returns the loss of the current batch at the current parameters as a 0-d tensor.
+"""
+
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+
+from zo_runner.directions import Closure, Direction, losses_along, move
+
+Params = Iterable[torch.Tensor] | Iterable[dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class StepReport:
+    """What one step did: enough, with the run's seed, to take it again without a query.
+
+    Attributes:
+        step: 0-based index of the step.
+        loss: best estimate of the loss at the parameters before the step, from the step's own queries.
+        slopes: directional derivatives measured, in loss units per unit of the direction.
+        lr: learning rate of the first parameter group.
+        atom: index of the queried atom, None for methods that query all at once.
+    """
+
+    step: int
+    loss: float
+    slopes: tuple[float, ...]
+    lr: float
+    atom: int | None = None
+
+
+class ZerothOrder(torch.optim.Optimizer):
+    """Two-sided zeroth-order method along one random direction per step.
+
+        theta <- theta - lr * slope * u,   slope = (l(theta + eps u) - l(theta - eps u)) / (2 eps)
+
+    A subclass says what u is, in `direction(step)`, which must be a function of (seed, step) alone.
+
+    Args:
+        params: tensors or parameter groups. A group may name its tensors (`names`) or itself (`name`); the random
+            numbers are keyed by these names, else by position.
+        lr: learning rate, in parameter units per unit slope; finite, >= 0.
+        eps: perturbation radius, in parameter units; finite, > 0.
+        seed: of the direction stream.
+
+    Raises:
+        ValueError: an argument out of range.
+    """
+
+    queries_per_step: ClassVar[int] = 2
+
+    def __init__(self, params: Params, *, lr: float, eps: float, seed: int = 0) -> None:
+        _require("lr", lr, at_least=0.0)
+        _require("eps", eps, above=0.0)
+        super().__init__(params, {"lr": float(lr), "eps": float(eps), "seed": int(seed), "steps": 0})
+        self.report: StepReport | None = None
+
+    @property
+    def steps(self) -> int:
+        """Number of steps taken. Kept in the parameter groups, so that `state_dict` carries it."""
+        return int(self.param_groups[0]["steps"])
+
+    @property
+    def eps(self) -> float:
+        """Perturbation radius."""
+        return float(self.param_groups[0]["eps"])
+
+    @property
+    def seed(self) -> int:
+        """Seed of the direction stream."""
+        return int(self.param_groups[0]["seed"])
+
+    def direction(self, step: int) -> Direction:
+        """The direction u of `step`; the same numbers whenever it is asked for."""
+        raise NotImplementedError
+
+    def atom(self, step: int) -> int | None:
+        """The atom that `step` queries in the first module, or None."""
+        return None
+
+    @torch.no_grad()
+    def step(self, closure: Closure | Callable[[], float]) -> float:  # type: ignore[override]  # a closure is required
+        """Take one step and return the loss estimate (l+ + l-) / 2.
+
+        Raises:
+            Diverged: a queried loss is not finite; the parameters are as before the step.
+        """
+        step, eps = self.steps, self.eps
+        u = self.direction(step)
+        loss_plus, loss_minus = losses_along(closure, u, (eps, -eps))  # type: ignore[arg-type]  # floats serve as well
+        slope = (loss_plus - loss_minus) / (2 * eps)
+        move(u, slope)
+        self._finish(
+            StepReport(step, (loss_plus + loss_minus) / 2, (slope,), self.param_groups[0]["lr"], self.atom(step))
+        )
+        return self.report.loss if self.report else math.nan
+
+    def _finish(self, report: StepReport) -> None:
+        self.report = report
+        for group in self.param_groups:
+            group["steps"] = report.step + 1
+
+
+def _require(name: str, value: float, *, at_least: float | None = None, above: float | None = None) -> None:
+    low = at_least if at_least is not None else above
+    bound = f">= {low:g}" if at_least is not None else f"> {low:g}"
+    number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    if not number or (at_least is not None and value < at_least) or (above is not None and value <= above):
+        raise ValueError(f"Invalid {name}: {value!r}. Must be a finite number {bound}.")

@@ -1,0 +1,118 @@
+"""The base model, its tokenizer, and the device and dtype they live on."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+# Without it a checkpoint in pickle format starts a background thread that asks the Hub for a converted copy and may
+# load another revision than the pinned one.
+os.environ.setdefault("DISABLE_SAFETENSORS_CONVERSION", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils import logging as transformers_logging
+
+from zo_runner.assets import asset_path
+from zo_runner.errors import UserError, invalid
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+# Above this many parameters a second thread pays on a CPU; below it the threads wait for each other (five times
+# slower at a million parameters on two cores).
+THREADED_FROM_PARAMETERS = 20_000_000
+
+
+@dataclass(frozen=True)
+class Base:
+    """A loaded base model in eval mode, without gradients.
+
+    Attributes:
+        model: the causal language model.
+        tokenizer: its tokenizer, padding on the right.
+        revision: commit of the checkpoint on the Hub, None for local and embedded ones.
+    """
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    revision: str | None
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        return self.model.device
+
+    @property
+    def pad_id(self) -> int:
+        """Token id that fills short rows; any would do, since no prompt can see it."""
+        return int(self.tokenizer.pad_token_id if self.tokenizer.pad_token_id is not None else 0)
+
+
+def pick_device(name: str) -> torch.device:
+    """`auto` is the first CUDA device, else Apple's, else the CPU.
+
+    Raises:
+        UserError: a device that this machine lacks.
+    """
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda", 0)
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError):
+        raise invalid("runtime.device", name, "auto, cpu, or an accelerator of this machine such as cuda:0") from None
+    return device
+
+
+def set_threads(model: PreTrainedModel, threads: int | None) -> int:
+    """Set torch's CPU threads: `threads`, or by the size of the model, and return them."""
+    if threads is None:
+        many = model.num_parameters() >= THREADED_FROM_PARAMETERS
+        threads = (os.cpu_count() or 1) if many else 1
+    torch.set_num_threads(threads)
+    return threads
+
+
+def load_base(
+    path: str,
+    *,
+    revision: str | None = None,
+    embedded: bool = False,
+    trust_remote_code: bool = False,
+    device: torch.device,
+    dtype: str,
+) -> Base:
+    """Load a checkpoint and its tokenizer.
+
+    Args:
+        path: name of an embedded model, a folder, or an id on the Hugging Face Hub.
+        revision: commit on the Hub.
+        embedded: whether `path` names a model that the package carries.
+        trust_remote_code: run code that the checkpoint brings. Off unless a person says otherwise.
+        device: where to put the model.
+        dtype: of the weights; a checkpoint's own dtype is never taken silently.
+
+    Raises:
+        UserError: nothing there, not a causal language model, or no way to reach it.
+    """
+    source = str(asset_path(path)) if embedded else path
+    options: dict[str, Any] = {"revision": revision or "main", "trust_remote_code": trust_remote_code}
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(source, **options)
+        model = AutoModelForCausalLM.from_pretrained(source, dtype=DTYPES[dtype], **options)
+    except (OSError, ValueError, KeyError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise UserError(
+            f"Invalid model.path: {path!r} ({reason}). "
+            "Must be a folder or Hub id of a causal language model that can be read."
+        ) from None
+    model.requires_grad_(False)
+    model.eval()
+    torch.nn.Module.to(model, device)  # transformers types its own `to` wrongly
+    tokenizer.padding_side = "right"
+    return Base(model, tokenizer, None if Path(source).is_dir() else getattr(model.config, "_commit_hash", None))

@@ -1,0 +1,262 @@
+"""execute(): build the parts of one run, train, test, write the result. The only place where the parts meet."""
+
+import time
+import traceback
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from omegaconf import DictConfig, OmegaConf
+
+from zo_runner import adapters
+from zo_runner.budget import Ledger
+from zo_runner.config import build
+from zo_runner.encoding import Encoded, Encoder
+from zo_runner.errors import UserError, invalid
+from zo_runner.evaluation import Evaluator, Noise, Score
+from zo_runner.memory import PeakMemory
+from zo_runner.methods.base import ZerothOrder
+from zo_runner.models import Base, load_base, pick_device, set_threads
+from zo_runner.observer import RunObserver
+from zo_runner.records import SCHEMA, RunDirectory, environment
+from zo_runner.tasks.base import Task
+from zo_runner.tracking import NoTracker, Tracker, WandbTracker
+from zo_runner.train import BatchOrder, Checkpoint, Outcome, Trainer
+
+
+@dataclass
+class Parts:
+    """Everything a run is made of, before it has left a trace on disk.
+
+    Attributes:
+        base: base model and tokenizer.
+        model: the model that is trained: the base itself, or PEFT's wrapper around it.
+        method: the optimiser.
+        evaluator: turns examples into losses.
+        train: training examples.
+        dev: selection examples.
+        test: examples that are read once.
+        order: which training examples each step sees.
+        facts: what meta.json says of all this.
+    """
+
+    base: Base
+    model: Any
+    method: ZerothOrder
+    evaluator: Evaluator
+    train: list[Encoded]
+    dev: list[Encoded]
+    test: list[Encoded]
+    order: BatchOrder
+    facts: dict[str, Any]
+
+
+def execute(cfg: DictConfig, known: dict[str, Any], directory: RunDirectory) -> dict[str, Any]:
+    """Run one configuration and return what stands in its result.json.
+
+    Args:
+        cfg: a checked configuration.
+        known: its identity.
+        directory: where the run is recorded.
+
+    Raises:
+        UserError: bad input, found before anything is written.
+        KeyboardInterrupt: after status "interrupted" is on disk.
+        Exception: anything else, after status "failed" and error.txt are on disk.
+    """
+    started = time.perf_counter()
+    memory = PeakMemory()
+    parts = assemble(cfg)
+    ledger = Ledger(cfg.budget.queries)
+    outcome = Outcome()
+    directory.start(OmegaConf.to_yaml(cfg, resolve=True), {**environment(), **parts.facts})
+    result: dict[str, Any] = {**_head(cfg, known, directory), "status": "failed", "error": None}
+    observer = _observer(cfg, parts, directory)
+    try:
+        outcome = _trainer(cfg, parts, ledger, observer).run()
+        test = _test(parts, directory, ledger, outcome)
+        result |= {"status": outcome.status, "error": outcome.error, "metrics": _metrics(outcome, test)}
+    except KeyboardInterrupt:
+        result |= {"status": "interrupted"}
+        raise
+    except Exception as error:
+        (directory.path / "error.txt").write_text(traceback.format_exc(), encoding="utf-8")
+        result |= {"error": f"{type(error).__name__}: {error}"}
+        raise
+    finally:
+        result |= _tail(ledger, outcome, memory.read(parts.base.device), time.perf_counter() - started)
+        observer.close({"status": result["status"], **_flat(result.get("metrics", {}))})
+        directory.finish(result)
+    return result
+
+
+def assemble(cfg: DictConfig) -> Parts:
+    """Build every part of a run without writing anything.
+
+    Raises:
+        UserError: anything wrong with the input.
+    """
+    task: Task = build(cfg.task)()
+    splits = task.load(cfg.seeds.data)
+    device = pick_device(cfg.runtime.device)
+    base = load_base(
+        cfg.model.path,
+        revision=cfg.model.revision,
+        embedded=cfg.model.embedded,
+        trust_remote_code=cfg.model.trust_remote_code,
+        device=device,
+        dtype=cfg.runtime.dtype,
+    )
+    threads = set_threads(base.model, cfg.runtime.threads)
+    encoder = Encoder(base.tokenizer, task.label_words, task.max_length)
+    option_ids = encoder.options(splits.train[0])
+    model, method = _model_and_method(cfg, base)
+    train = encoder.prompts(splits.train)
+    try:
+        order = BatchOrder(len(train), cfg.batch_size, cfg.seeds.order)
+    except ValueError as error:
+        raise UserError(str(error)) from None
+    if cfg.budget.queries < method.queries_per_step:
+        allowed = f">= {method.queries_per_step}, the cost of one step of {cfg.method.name}"
+        raise invalid("budget.queries", cfg.budget.queries, allowed)
+    facts = {
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else str(device),
+        "dtype": cfg.runtime.dtype,
+        "threads": threads,
+        "model_revision": base.revision,
+        "trained_parameters": sum(p.numel() for group in method.param_groups for p in group["params"]),
+        "examples": {"train": len(splits.train), "dev": len(splits.dev), "test": len(splits.test)},
+        "first_prompt": {"text": splits.train[0].prompt, "ids": train[0].ids, "option_ids": option_ids},
+    }
+    evaluator = Evaluator(model, option_ids, base.pad_id)
+    dev, test = encoder.prompts(splits.dev), encoder.prompts(splits.test)
+    return Parts(base, model, method, evaluator, train, dev, test, order, facts)
+
+
+def _model_and_method(cfg: DictConfig, base: Base) -> tuple[Any, ZerothOrder]:
+    model: Any = base.model
+    if cfg.method.trains == "adapter":
+        model = adapters.attach_lora(
+            base.model,
+            rank=cfg.rank,
+            alpha=cfg.alpha,
+            scaling=cfg.method.scaling,
+            target_modules=cfg.adapter.target_modules,
+            seed=cfg.seeds.adapter,
+        )
+        groups = adapters.lora_groups(model)
+    else:
+        groups = adapters.dense_groups(model)
+    try:
+        return model, build(cfg.method)(groups, seed=cfg.seeds.direction)
+    except ValueError as error:
+        raise UserError(str(error).replace("Invalid ", "Invalid method.", 1)) from None
+
+
+def _observer(cfg: DictConfig, parts: Parts, directory: RunDirectory) -> RunObserver:
+    title = label(cfg)
+    tracker: Tracker = NoTracker()
+    if cfg.tracker.name == "wandb":
+        plain = OmegaConf.to_container(cfg, resolve=True)
+        tracker = WandbTracker(
+            directory.path,
+            project=cfg.tracker.project,
+            entity=cfg.tracker.entity,
+            mode=cfg.tracker.mode,
+            name=title,
+            group=f"{cfg.task.name}/{cfg.model.name}",
+            config={str(key): value for key, value in plain.items()} if isinstance(plain, dict) else {},
+        )
+    return RunObserver(
+        directory,
+        tracker,
+        lambda folder: adapters.save(parts.model, folder),
+        title=title,
+        budget=cfg.budget.queries,
+        queries_per_step=parts.method.queries_per_step,
+        seed=cfg.seeds.direction,
+    )
+
+
+def _trainer(cfg: DictConfig, parts: Parts, ledger: Ledger, observer: RunObserver) -> Trainer:
+    noise = Noise(std=cfg.noise.std, repeats=cfg.noise.repeats, every=cfg.noise.every, seed=cfg.seeds.direction)
+    return Trainer(
+        method=parts.method,
+        evaluator=parts.evaluator,
+        train=parts.train,
+        dev=parts.dev,
+        order=parts.order,
+        ledger=ledger,
+        noise=noise,
+        eval_every=cfg.budget.eval_every,
+        log_every=cfg.budget.log_every,
+        observer=observer,
+    )
+
+
+def _test(parts: Parts, directory: RunDirectory, ledger: Ledger, outcome: Outcome) -> dict[str, Score]:
+    """Read test once: at the last parameters (unless they diverged), which are saved, and at the best on dev."""
+    test: dict[str, Score] = {}
+    if parts.model is not parts.base.model:
+        directory.replace("adapter", lambda folder: adapters.save(parts.model, folder))
+    with ledger.clock("eval"):
+        if outcome.status == "done":
+            test["last"] = parts.evaluator.score(parts.test)
+            ledger.evaluated += len(parts.test)
+        if outcome.best is None:
+            return test
+        if "last" in test and outcome.last is not None and outcome.best.step == outcome.last.step:
+            test["best"] = test["last"]
+        else:
+            adapters.restore(parts.model, directory.path / "best")
+            test["best"] = parts.evaluator.score(parts.test)
+            ledger.evaluated += len(parts.test)
+    return test
+
+
+def label(cfg: DictConfig) -> str:
+    """How a run is called in a line: method, rank where it has one, seed."""
+    rank = f" rank={cfg.rank}" if cfg.method.trains == "adapter" else ""
+    return f"{cfg.method.name}{rank} seed={cfg.seed}"
+
+
+def _head(cfg: DictConfig, known: dict[str, Any], directory: RunDirectory) -> dict[str, Any]:
+    adapter = cfg.method.trains == "adapter"
+    return {
+        "schema": SCHEMA,
+        "run_id": directory.run_id,
+        "method": cfg.method.name,
+        "model": cfg.model.name,
+        "task": cfg.task.name,
+        "rank": cfg.rank if adapter else None,
+        "alpha": cfg.alpha if adapter else None,
+        "scaling": cfg.method.scaling if adapter else None,
+        "seed": cfg.seed,
+        "lr": cfg.method.get("lr"),
+        "eps": cfg.method.get("eps"),
+        "identity": known,
+    }
+
+
+def _tail(ledger: Ledger, outcome: Outcome, peak: int, total: float) -> dict[str, Any]:
+    spent = ledger.summary()
+    seconds = {**spent.pop("seconds"), "total": total, "step_median": outcome.step_median}
+    best = outcome.best.score.loss if outcome.best else None
+    return {**spent, "seconds": seconds, "peak_memory_bytes": peak, "signal": outcome.signal, "objective": best}
+
+
+def _metrics(outcome: Outcome, test: dict[str, Score]) -> dict[str, Any]:
+    points: dict[str, Checkpoint | None] = {"zero_shot": outcome.zero_shot, "best": outcome.best, "last": outcome.last}
+    dev = {
+        name: {"step": point.step, "queries": point.queries, **asdict(point.score)}
+        for name, point in points.items()
+        if point is not None
+    }
+    return {"dev": dev, "test": {name: asdict(score) for name, score in test.items()}}
+
+
+def _flat(metrics: dict[str, Any], prefix: str = "") -> dict[str, float]:
+    flat: dict[str, float] = {}
+    for key, value in metrics.items():
+        flat |= _flat(value, f"{prefix}{key}/") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return flat

@@ -1,0 +1,221 @@
+"""The training loop. It knows methods, losses and the ledger; nothing of Hydra, PEFT or files."""
+
+import itertools
+import math
+import statistics
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+
+import torch
+
+from zo_runner.budget import Ledger
+from zo_runner.encoding import Encoded
+from zo_runner.errors import Diverged
+from zo_runner.evaluation import Evaluator, Noise, Score
+from zo_runner.methods.base import StepReport, ZerothOrder
+from zo_runner.seeds import generator
+from zo_runner.snr import SignalMeter
+
+
+class Observer(Protocol):
+    """Who watches a run: files, tracker, progress bar."""
+
+    def stepped(self, report: StepReport, readings: dict[str, float]) -> None:
+        """After every step."""
+
+    def logged(self, event: dict[str, Any]) -> None:
+        """One event of metrics.jsonl."""
+
+    def improved(self) -> None:
+        """The parameters are the best on dev so far."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A dev score and where it was reached."""
+
+    step: int
+    queries: int
+    score: Score
+
+
+@dataclass
+class Outcome:
+    """What training led to.
+
+    Attributes:
+        zero_shot: before the first step.
+        best: best dev score after at least one step (accuracy, then loss); None if none was reached.
+        last: dev score of the last evaluation.
+        status: "done" or "diverged".
+        error: why it diverged.
+        signal: last readings of the signal meter.
+        train_loss: mean over the last logging interval.
+        step_seconds: wall clock of every step.
+    """
+
+    zero_shot: Checkpoint | None = None
+    best: Checkpoint | None = None
+    last: Checkpoint | None = None
+    status: Literal["done", "diverged"] = "done"
+    error: str | None = None
+    signal: dict[str, float] = field(default_factory=dict)
+    train_loss: float = math.nan
+    step_seconds: list[float] = field(default_factory=list)
+
+    @property
+    def step_median(self) -> float:
+        """Median seconds per step, NaN without a step."""
+        return statistics.median(self.step_seconds) if self.step_seconds else math.nan
+
+
+class BatchOrder:
+    """Which examples each step sees: permutations of the training set, one after the other, without incomplete batches.
+
+    Args:
+        size: number of training examples.
+        batch_size: examples per batch, at most `size`.
+        seed: of the order stream.
+
+    Raises:
+        ValueError: batch_size out of range.
+    """
+
+    def __init__(self, size: int, batch_size: int, seed: int) -> None:
+        if not 1 <= batch_size <= size:
+            raise ValueError(f"Invalid batch_size: {batch_size!r}. Must be from 1 to the {size} training examples.")
+        self.size, self.batch_size, self.seed = size, batch_size, seed
+        self._epoch = -1
+        self._permutation: list[int] = []
+
+    def __getitem__(self, step: int) -> list[int]:
+        epoch, position = divmod(step, self.size // self.batch_size)
+        if epoch != self._epoch:
+            self._epoch = epoch
+            self._permutation = torch.randperm(self.size, generator=generator(self.seed, "order", epoch)).tolist()
+        return self._permutation[position * self.batch_size : (position + 1) * self.batch_size]
+
+
+@dataclass
+class Trainer:
+    """One run of one method on one task.
+
+    Args:
+        method: the optimiser; its parameters belong to the evaluator's model.
+        evaluator: turns examples into losses.
+        train: training examples.
+        dev: selection examples.
+        order: which training examples each step sees.
+        ledger: budget and counters.
+        noise: how evaluation noise arises and is measured.
+        eval_every: queries between dev evaluations.
+        log_every: steps between train events.
+        observer: who is told.
+    """
+
+    method: ZerothOrder
+    evaluator: Evaluator
+    train: Sequence[Encoded]
+    dev: Sequence[Encoded]
+    order: BatchOrder
+    ledger: Ledger
+    noise: Noise
+    eval_every: int
+    log_every: int
+    observer: Observer
+
+    def run(self) -> Outcome:
+        """Train until the budget cannot pay another step, or the loss is no number any more."""
+        outcome = Outcome()
+        try:
+            self._run(outcome)
+        except Diverged as error:
+            outcome.status = "diverged"
+            outcome.error = f"{error} at step {self.method.steps} (query {self.ledger.charged})"
+        return outcome
+
+    def _run(self, outcome: Outcome) -> None:
+        meter = SignalMeter(self.method.eps)
+        losses: list[float] = []
+        outcome.zero_shot = outcome.last = self._evaluate()
+        next_eval = self.eval_every
+        while self.ledger.affords(self.method.queries_per_step):
+            step = self.method.steps
+            examples = [self.train[i] for i in self.order[step]]
+            if self.noise.due(step):
+                self._measure_noise(meter, examples, step)
+            report = self._step(examples, outcome)
+            losses.append(report.loss)
+            for slope in report.slopes:
+                meter.add_slope(slope)
+            outcome.signal = meter.read()
+            self.observer.stepped(report, outcome.signal)
+            if step % self.log_every == 0 or not self.ledger.affords(self.method.queries_per_step):
+                outcome.train_loss = statistics.fmean(losses)
+                self._log_train(report, outcome)
+                losses.clear()
+            if self.ledger.charged >= next_eval:
+                next_eval = (self.ledger.charged // self.eval_every + 1) * self.eval_every
+                self._consider(outcome)
+        if outcome.last is None or outcome.last.step != self.method.steps:
+            self._consider(outcome)
+
+    def _step(self, examples: Sequence[Encoded], outcome: Outcome) -> StepReport:
+        start = time.perf_counter()
+        with self.ledger.clock("train"):
+            batch = self.evaluator.batch(examples)
+            step, count = self.method.steps, itertools.count()
+            closure = self.ledger.meter(
+                lambda: self.noise.disturb(self.evaluator.loss(batch), "train", step, next(count)),
+                examples=len(batch),
+                tokens=batch.tokens,
+            )
+            before = self.ledger.charged
+            self.method.step(closure)
+        outcome.step_seconds.append(time.perf_counter() - start)
+        spent = self.ledger.charged - before
+        if spent != self.method.queries_per_step or self.method.report is None:
+            declared = self.method.queries_per_step
+            raise RuntimeError(f"{type(self.method).__name__} made {spent} queries in a step and declares {declared}.")
+        return self.method.report
+
+    def _measure_noise(self, meter: SignalMeter, examples: Sequence[Encoded], step: int) -> None:
+        with self.ledger.clock("noise"), torch.inference_mode():
+            losses = []
+            for repeat in range(self.noise.repeats):
+                variant, padding = self.noise.variant(examples, step, repeat)
+                batch = self.evaluator.batch(variant, padding)
+                closure = self.ledger.meter(lambda batch=batch: self.evaluator.loss(batch), purpose="noise")  # type: ignore[misc]  # bound now
+                losses.append(float(self.noise.disturb(closure(), "measure", step, repeat)))
+        meter.add_noise(losses)
+
+    def _evaluate(self) -> Checkpoint:
+        with self.ledger.clock("eval"):
+            score = self.evaluator.score(self.dev)
+            self.ledger.evaluated += len(self.dev)
+        if not math.isfinite(score.loss):
+            raise Diverged(f"the dev loss is {score.loss}")
+        point = Checkpoint(self.method.steps, self.ledger.charged, score)
+        self.observer.logged({**self._position(), "dev/loss": score.loss, "dev/accuracy": score.accuracy})
+        return point
+
+    def _consider(self, outcome: Outcome) -> None:
+        outcome.last = self._evaluate()
+        if outcome.best is None or _rank(outcome.last.score) > _rank(outcome.best.score):
+            outcome.best = outcome.last
+            self.observer.improved()
+
+    def _log_train(self, report: StepReport, outcome: Outcome) -> None:
+        atom = {} if report.atom is None else {"zo/atom": report.atom}
+        event = {**self._position(), "lr": report.lr, "train/loss": outcome.train_loss, "zo/slope": report.slopes[-1]}
+        self.observer.logged({**event, **outcome.signal, **atom})
+
+    def _position(self) -> dict[str, Any]:
+        seconds = sum(self.ledger.seconds.values())
+        return {"step": self.method.steps, "queries": self.ledger.charged, "seconds": round(seconds, 3)}
+
+
+def _rank(score: Score) -> tuple[float, float]:
+    return score.accuracy, -score.loss
