@@ -53,7 +53,7 @@ def attach_lora(
     )
     # PEFT initialises from the global generator, which is not ours to move.
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)
+        warnings.simplefilter("ignore")
         try:
             peft_model = get_peft_model(model, config)
         except ValueError:

@@ -11,7 +11,7 @@ from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import HydraException
+from hydra.errors import HydraException, OverrideParseException
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
@@ -55,13 +55,15 @@ def _job(cfg: DictConfig) -> float | None:
     """One job: a single run, or one of a multirun, where a failure is noted and the rest go on."""
     context = HydraConfig.get()
     overrides = list(context.overrides.task)
-    if context.mode == RunMode.RUN:
-        directory, result = _run(cfg, overrides)
-        return result.get("objective") if directory else None
-    note: dict[str, Any] = {"job": context.job.num, "overrides": overrides, "run": None, "error": None}
+    note: dict[str, Any] = {
+        "job": context.job.num if context.mode == RunMode.MULTIRUN else 0,
+        "overrides": overrides,
+        "run": None,
+        "error": None,
+    }
     try:
         directory, result = _run(cfg, overrides)
-        note["run"] = str(directory)
+        note["run"] = None if directory is None else str(directory)
         return result.get("objective")
     except UserError as error:
         note["error"] = str(error)
@@ -69,9 +71,11 @@ def _job(cfg: DictConfig) -> float | None:
         note["error"] = f"{type(error).__name__}: {error}"
         traceback.print_exc()
     finally:
-        with (Path(context.sweep.dir) / "jobs.jsonl").open("a", encoding="utf-8") as stream:
-            stream.write(json.dumps(note) + "\n")
+        if context.mode == RunMode.MULTIRUN:
+            with (Path(context.sweep.dir) / "jobs.jsonl").open("a", encoding="utf-8") as stream:
+                stream.write(json.dumps(note) + "\n")
     _say(f"zo-run: error: {note['error']}")
+    _fail()
     return None
 
 
@@ -91,6 +95,7 @@ def _run(cfg: DictConfig, overrides: list[str]) -> tuple[Path | None, dict[str, 
         require_writable(Path(cfg.runtime.root))
         from zo_runner.run import execute
 
+        _quiet()  # again: some libraries set filters of their own when they are imported
         result = execute(cfg, known, directory)
     _say(closing_line(result, directory.path, cached=cached))
     return directory.path, result
@@ -158,9 +163,9 @@ def _write_table(runs: list[Path], folder: Path) -> bool:
 def main() -> None:
     """The console script. Exit codes: 0 done, diverged or cached; 1 bad input or failure; 130 interrupted."""
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises, and the line is ours to write
-    warnings.simplefilter("ignore")
-    warnings.simplefilter("always", RunWarning)
-    warnings.showwarning = _show_warning
+    # Hydra's parser takes no overrides on both sides of a flag; a person adds -m wherever the cursor is.
+    sys.argv[1:] = sorted(sys.argv[1:], key=lambda word: word not in ("-m", "--multirun"))
+    _quiet()
     config.register(HOME / "sweeps")
     try:
         _job()
@@ -179,9 +184,9 @@ def main() -> None:
     sys.exit(_exit_code)
 
 
-def one_line(error: Exception) -> str:
+def one_line(error: BaseException) -> str:
     """Hydra's and OmegaConf's errors in the form of ours: key, value, what is allowed."""
-    text = str(error)
+    text = f"{error}\n{error.__cause__ or ''}"
     key = re.search(r"full_key: (\S+)", text)
     value = re.search(r"Value '(.*)' of type '\w+' could not be converted to (\w+)", text)
     if key and value:
@@ -191,11 +196,22 @@ def one_line(error: Exception) -> str:
     available = re.search(r"Available options in '[^']*':\n((?:\t.*\n?)+)", text)
     if option and available:
         return str(invalid(option[1], option[2], "one of " + ", ".join(available[1].split())))
-    unknown = re.search(r"Key '([^']*)' (?:is not in struct|not in '\w+')", text)
+    unknown = re.search(r"Could not (?:override|append to config|delete from config)[^']*'([^']*)'", text)
     if unknown:
-        name = key[1] if key else unknown[1]
-        return f"Unknown key {name!r}. zo-run --help lists the keys, zo-run --cfg job shows them all."
-    return " ".join(text.split())
+        return f"Unknown key {unknown[1]!r}. zo-run --help lists the keys, zo-run --cfg job shows them all."
+    if isinstance(error, OverrideParseException):
+        return (
+            f"Cannot read {error.override!r}. A value with spaces, braces or commas needs quotes of its own inside the "
+            """shell's, as in 'task.template="{text} It was"'."""
+        )
+    return " ".join(str(error).split())
+
+
+def _quiet() -> None:
+    """Show our own warnings, one line each, and nobody else's."""
+    warnings.simplefilter("ignore")
+    warnings.simplefilter("always", RunWarning)
+    warnings.showwarning = _show_warning
 
 
 def _show_warning(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:

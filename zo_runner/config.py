@@ -5,7 +5,7 @@ import json
 import math
 import re
 from collections.abc import Collection
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, is_dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from typing import Any
 from hydra.core.config_store import ConfigStore
 from omegaconf import II, MISSING, DictConfig, OmegaConf
 
-from zo_runner.errors import invalid, one_of
+from zo_runner.errors import UserError, invalid, one_of
 
 JOBS = ("train", "table")
 DTYPES = ("float32", "bfloat16", "float16")
@@ -131,6 +131,7 @@ def check(cfg: DictConfig) -> None:
     Raises:
         UserError: naming the key, the value and what is allowed.
     """
+    _known_keys(cfg, RunConfig)
     for key in ("rank", "batch_size", "budget.queries", "budget.eval_every", "budget.log_every", "noise.every"):
         _at_least(cfg, key, 1)
     for key in ("seed", "noise.repeats", *(f"seeds.{name}" for name in cfg.seeds)):
@@ -163,6 +164,17 @@ def check(cfg: DictConfig) -> None:
                 OmegaConf.select(cfg, key),
                 "letters, digits, dots, dashes and underscores, since it names a folder",
             )
+
+
+def _known_keys(cfg: DictConfig, schema: type, prefix: str = "") -> None:
+    """Refuse keys that `+key=value` brought past the schema: they would have no effect."""
+    for known in fields(schema):
+        if is_dataclass(known.type):
+            _known_keys(cfg[known.name], known.type, f"{known.name}.")  # type: ignore[arg-type]  # a class, not an instance
+    for key in set(cfg) - {known.name for known in fields(schema)}:
+        raise UserError(
+            f"Unknown key {prefix + str(key)!r}. zo-run --help lists the keys, zo-run --cfg job shows them all."
+        )
 
 
 def _at_least(cfg: DictConfig, key: str, low: int) -> None:
@@ -244,9 +256,11 @@ def identity(cfg: DictConfig) -> dict[str, Any]:
     elif known["method"].get("atoms") == "all":
         del known["method"]["order"], known["method"]["offsets"]
     for key in ("model", "task"):
-        path = known[key].get("path")
-        if path is not None and not known[key].get("embedded"):
-            known[key]["path"] = _content(path, key)
+        node = known[key]
+        if node.get("path") is not None and not node.get("embedded") and node.get("revision") is None:
+            node["path"] = _content(
+                node["path"], f"{key}.path", needs="config.json" if key == "model" else "train.jsonl"
+            )
     return known
 
 
@@ -255,14 +269,11 @@ def run_id(known: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()[:10]
 
 
-def _content(path: str, key: str) -> str:
+def _content(path: str, key: str, needs: str) -> str:
     folder = Path(path).expanduser()
-    if folder.is_dir():
-        return fingerprint(folder)
-    looks_like_folder = path.startswith((".", "/", "~")) or path.count("/") > 1 or folder.exists()
-    if key == "task" or looks_like_folder:
-        raise invalid(f"{key}.path", path, "a folder that exists")
-    return path
+    if not (folder / needs).is_file():
+        raise invalid(key, path, f"a folder that holds {needs}")
+    return fingerprint(folder)
 
 
 def fingerprint(folder: Path) -> str:

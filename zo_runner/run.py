@@ -96,7 +96,10 @@ def assemble(cfg: DictConfig) -> Parts:
     Raises:
         UserError: anything wrong with the input.
     """
-    task: Task = build(cfg.task)()
+    try:
+        task: Task = build(cfg.task)()
+    except TypeError as error:
+        raise UserError(f"Invalid task: {error}. Must have the keys of its YAML, and no others.") from None
     splits = task.load(cfg.seeds.data)
     device = pick_device(cfg.runtime.device)
     base = load_base(
@@ -151,6 +154,8 @@ def _model_and_method(cfg: DictConfig, base: Base) -> tuple[Any, ZerothOrder]:
         return model, build(cfg.method)(groups, seed=cfg.seeds.direction)
     except ValueError as error:
         raise UserError(str(error).replace("Invalid ", "Invalid method.", 1)) from None
+    except TypeError as error:
+        raise UserError(f"Invalid method: {error}. Must have the keys of its YAML, and no others.") from None
 
 
 def _observer(cfg: DictConfig, parts: Parts, directory: RunDirectory) -> RunObserver:

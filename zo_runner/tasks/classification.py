@@ -150,8 +150,12 @@ class JsonlTask(Verbalizer):
             raise UserError(f"Invalid row at {where}: {type(row).__name__}. Must be a JSON object.")
         for name in [*self.template.fields, self.label_field]:
             if row.get(name) is None:
-                what = "task.label_field" if name == self.label_field else "task.template"
-                raise UserError(f"Invalid row at {where}: no {name!r}. Must have every field of {what}.")
+                needed = (
+                    "the key that task.label_field names"
+                    if name == self.label_field
+                    else "every field of task.template"
+                )
+                raise UserError(f"Invalid row at {where}: no {name!r}. Must have {needed}.")
         label = row[self.label_field]
         for index, value in enumerate(self.labels):
             if _key(label) == _key(value):
