@@ -178,8 +178,9 @@ def main() -> None:
     except (HydraException, OmegaConfBaseException) as error:
         _say(f"zo-run: error: {one_line(error)}")
         _fail()
-    except OSError as error:
-        _say(f"zo-run: error: {error.strerror or error}: {error.filename or ''}")
+    except OSError as error:  # Hydra makes the folder of a multirun below runtime.root
+        allowed = f"a folder that can be written to ({error.strerror or error})"
+        _say(f"zo-run: error: {invalid('runtime.root', error.filename, allowed)}")
         _fail()
     sys.exit(_exit_code)
 

@@ -1,0 +1,4 @@
+from tests.golden import FILE, write
+
+write()
+print(f"wrote {FILE}")
