@@ -8,8 +8,11 @@ from peft import PeftModel
 from torch.nn.functional import cross_entropy
 from transformers import PreTrainedModel
 
-from zo_runner.encoding import Batch, Encoded, collate
+from zo_runner.encoding import Batch, Encoded, collate, split_by_length
 from zo_runner.seeds import generator, normal
+
+# What starting one more forward costs, in tokens of a forward under way. Rough; only speed depends on it.
+FORWARD_OVERHEAD_TOKENS = {"cpu": 128, "accelerator": 8192}
 
 
 @dataclass(frozen=True)
@@ -41,14 +44,20 @@ class Evaluator:
         """Examples as tensors on the model's device."""
         return collate(examples, pad_id=self.pad_id, device=self.device, extra_padding=extra_padding)
 
+    def batches(self, examples: Sequence[Encoded], extra_padding: int = 0) -> list[Batch]:
+        """The same examples as few batches of similar length, where that computes fewer tokens than one batch."""
+        overhead = FORWARD_OVERHEAD_TOKENS["cpu" if self.device.type == "cpu" else "accelerator"]
+        return [self.batch(group, extra_padding) for group in split_by_length(examples, overhead)]
+
     def logits(self, batch: Batch) -> torch.Tensor:
         """Logits of the options, [examples, options], float32."""
         out = self.model(input_ids=batch.ids_BT, use_cache=False, logits_to_keep=batch.last_B1)
         return out.logits[:, 0, self.option_ids].float()  # type: ignore[no-any-return]  # transformers types it Any
 
-    def loss(self, batch: Batch) -> torch.Tensor:
-        """Mean cross-entropy over the options, 0-d float32."""
-        return cross_entropy(self.logits(batch), batch.labels_B)
+    def loss(self, *batches: Batch) -> torch.Tensor:
+        """Mean cross-entropy over the options and over all examples of the batches, 0-d float32."""
+        sums = [cross_entropy(self.logits(batch), batch.labels_B, reduction="sum") for batch in batches]
+        return torch.stack(sums).sum() / sum(len(batch) for batch in batches)
 
     @torch.inference_mode()
     def score(self, examples: Sequence[Encoded], batch_size: int = 64) -> Score:

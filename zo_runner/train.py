@@ -6,6 +6,7 @@ import statistics
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Literal, Protocol
 
 import torch
@@ -165,12 +166,12 @@ class Trainer:
     def _step(self, examples: Sequence[Encoded], outcome: Outcome) -> StepReport:
         start = time.perf_counter()
         with self.ledger.clock("train"):
-            batch = self.evaluator.batch(examples)
+            batches = self.evaluator.batches(examples)
             step, count = self.method.steps, itertools.count()
             closure = self.ledger.meter(
-                lambda: self.noise.disturb(self.evaluator.loss(batch), "train", step, next(count)),
-                examples=len(batch),
-                tokens=batch.tokens,
+                lambda: self.noise.disturb(self.evaluator.loss(*batches), "train", step, next(count)),
+                examples=len(examples),
+                tokens=sum(batch.tokens for batch in batches),
             )
             before = self.ledger.charged
             self.method.step(closure)
@@ -186,8 +187,8 @@ class Trainer:
             losses = []
             for repeat in range(self.noise.repeats):
                 variant, padding = self.noise.variant(examples, step, repeat)
-                batch = self.evaluator.batch(variant, padding)
-                closure = self.ledger.meter(lambda batch=batch: self.evaluator.loss(batch), purpose="noise")  # type: ignore[misc]  # bound now
+                batches = self.evaluator.batches(variant, padding)
+                closure = self.ledger.meter(partial(self.evaluator.loss, *batches), purpose="noise")
                 losses.append(float(self.noise.disturb(closure(), "measure", step, repeat)))
         meter.add_noise(losses)
 
