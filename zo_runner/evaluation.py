@@ -11,8 +11,11 @@ from transformers import PreTrainedModel
 from zo_runner.encoding import Batch, Encoded, collate, split_by_length
 from zo_runner.seeds import generator, normal
 
-# What starting one more forward costs, in tokens of a forward under way. Rough; only speed depends on it.
-FORWARD_OVERHEAD_TOKENS = {"cpu": 128, "accelerator": 8192}
+# What one more forward costs, in tokens of a forward under way: on a CPU reading the weights once more (about 16 tokens'
+# worth of arithmetic) and, for small models, the time to launch operations (about that of 100M multiply-adds, a token
+# costing one per parameter); on an accelerator launches dominate. Rough: only speed depends on it.
+CPU_OVERHEAD_TOKENS, CPU_OVERHEAD_PARAMETERS = 16, 100_000_000
+ACCELERATOR_OVERHEAD_TOKENS = 8192
 
 
 @dataclass(frozen=True)
@@ -38,6 +41,10 @@ class Evaluator:
         self.model = model
         self.pad_id = pad_id
         self.device = model.device
+        on_cpu, parameters = self.device.type == "cpu", model.num_parameters()
+        self.overhead = (
+            CPU_OVERHEAD_TOKENS + CPU_OVERHEAD_PARAMETERS // parameters if on_cpu else ACCELERATOR_OVERHEAD_TOKENS
+        )
         self.option_ids = torch.tensor(option_ids, device=self.device)
 
     def batch(self, examples: Sequence[Encoded], extra_padding: int = 0) -> Batch:
@@ -46,8 +53,7 @@ class Evaluator:
 
     def batches(self, examples: Sequence[Encoded], extra_padding: int = 0) -> list[Batch]:
         """The same examples as few batches of similar length, where that computes fewer tokens than one batch."""
-        overhead = FORWARD_OVERHEAD_TOKENS["cpu" if self.device.type == "cpu" else "accelerator"]
-        return [self.batch(group, extra_padding) for group in split_by_length(examples, overhead)]
+        return [self.batch(group, extra_padding) for group in split_by_length(examples, self.overhead)]
 
     def logits(self, batch: Batch) -> torch.Tensor:
         """Logits of the options, [examples, options], float32."""
