@@ -7,7 +7,7 @@ them.
 """
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -28,6 +28,28 @@ class Part(NamedTuple):
 Direction = Iterable[Part]
 
 
+class Redrawn:
+    """A direction whose numbers are drawn again at every pass, because keeping them would cost as much as the model.
+
+    Args:
+        slots: for each tensor its view, the function that draws its component, and its group.
+    """
+
+    def __init__(self, slots: Sequence[tuple[torch.Tensor, Callable[[], torch.Tensor], dict[str, Any]]]) -> None:
+        self.slots = slots
+
+    def __iter__(self) -> Iterator[Part]:
+        for view, draw, group in self.slots:
+            yield Part(view, draw(), group)
+
+
+def views(direction: Direction) -> list[torch.Tensor]:
+    """What a direction perturbs, without drawing any numbers."""
+    if isinstance(direction, Redrawn):
+        return [view for view, _, _ in direction.slots]
+    return [part.view for part in direction]
+
+
 def losses_along(closure: Closure, direction: Direction, offsets: Sequence[float]) -> list[float]:
     """The losses at theta + t u for every t in `offsets`. One query each.
 
@@ -37,16 +59,16 @@ def losses_along(closure: Closure, direction: Direction, offsets: Sequence[float
     Raises:
         Diverged: a loss is not finite.
     """
-    saved = [part.view.clone() for part in direction]
+    saved = [(view, view.clone()) for view in views(direction)]
     losses = []
     try:
         for t in offsets:
-            for part, origin in zip(direction, saved, strict=True):
+            for part, (_, origin) in zip(direction, saved, strict=True):
                 part.view.copy_(torch.add(origin, part.component, alpha=t))
             losses.append(finite(closure()))
     finally:
-        for part, origin in zip(direction, saved, strict=True):
-            part.view.copy_(origin)
+        for view, origin in saved:
+            view.copy_(origin)
     return losses
 
 

@@ -11,9 +11,9 @@ from transformers import PreTrainedModel
 from zo_runner.encoding import Batch, Encoded, collate, split_by_length
 from zo_runner.seeds import generator, normal
 
-# What one more forward costs, in tokens of a forward under way: on a CPU reading the weights once more (about 16 tokens'
-# worth of arithmetic) and, for small models, the time to launch operations (about that of 100M multiply-adds, a token
-# costing one per parameter); on an accelerator launches dominate. Rough: only speed depends on it.
+# What one more forward costs, in tokens of a forward under way: on a CPU reading the weights once more (about the
+# arithmetic of 16 tokens) and, for small models, the time to launch operations (about that of 100M multiply-adds, where
+# a token costs one per parameter); on an accelerator launches dominate. Rough: only speed depends on it.
 CPU_OVERHEAD_TOKENS, CPU_OVERHEAD_PARAMETERS = 16, 100_000_000
 ACCELERATOR_OVERHEAD_TOKENS = 8192
 

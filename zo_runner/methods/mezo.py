@@ -13,9 +13,9 @@ finite stops the run; no weight decay (the paper's OPT runs use none).
 Source: Malladi et al. 2023, arXiv:2305.17333, Algorithm 1.
 """
 
-from collections.abc import Iterator
+from functools import partial
 
-from zo_runner.directions import Direction, Part
+from zo_runner.directions import Direction, Redrawn
 from zo_runner.methods.base import ZerothOrder
 from zo_runner.seeds import normal
 
@@ -25,19 +25,10 @@ class MeZO(ZerothOrder):
 
     def direction(self, step: int) -> Direction:
         """z over every parameter, drawn again at each pass."""
-        return _Dense(self, step)
-
-
-class _Dense:
-    """A Gaussian direction over all parameters that is never held in memory as a whole."""
-
-    def __init__(self, method: MeZO, step: int) -> None:
-        self.method = method
-        self.step = step
-
-    def __iter__(self) -> Iterator[Part]:
-        for i, group in enumerate(self.method.param_groups):
+        slots = []
+        for i, group in enumerate(self.param_groups):
             names = group.get("names") or [f"{i}.{j}" for j in range(len(group["params"]))]
             for name, param in zip(names, group["params"], strict=True):
-                z = normal(param.shape, self.method.seed, "direction", self.step, name, device=param.device)
-                yield Part(param, z, group)
+                draw = partial(normal, param.shape, self.seed, "direction", step, name, device=param.device)
+                slots.append((param, draw, group))
+        return Redrawn(slots)
