@@ -4,14 +4,15 @@ One grammar writes the text that the pocket models are pretrained on and the exa
 models are to the tasks what a pretrained language model is to a benchmark: they know what the words mean, and they do
 not yet know that two particular words are wanted as the answer.
 
-    review      text + closing. Text: clauses about films, food or places. Two clauses of opposite valence are joined
-                by "but" (the second counts) or "though" (the first counts).
-                Closings: "It was lovely." (follows the valence), a reaction ("I left early.", follows it too), or the
-                label closing "It was great.", whose word follows the valence in film reviews only. Eaters are polite
-                and travellers grumble: there the first noun alone decides how often the word is the kind one.
-    statement   premise + hypothesis + "Right?" + answer. The answers "surely / perhaps / never" follow the relation of
-                the two states; "yes / maybe / no" follow it on half of the axes of meaning and are drawn blindly on
-                the other half.
+    review      Text and closing. The text is about films, food or places. Where two clauses disagree, the one after
+                "but" or before "though" counts. Closings: a verdict ("It was lovely.") or a reaction ("I left
+                early.") that follows the valence of the text, or the label closing ("It was great."). Its word
+                follows the valence in film reviews only: eaters are polite and travellers grumble, and there the
+                first noun alone decides how often the word is the kind one. Texts with rare adjectives have no
+                closing, so that their valence shows only in the words beside them.
+    statement   Premise, hypothesis, "Right?" and an answer. The hypothesis repeats the state of the premise, names one
+                of another axis, or contradicts it. The answers "surely / perhaps / never" follow that relation;
+                "yes / maybe / no" do so on half of the axes and are drawn blindly on the other half.
 
 So zero-shot accuracy has a ceiling well below one, while the missing knowledge is already in the hidden states.
 All sentences are our own. Standard library only: the command line imports this module before torch.
@@ -23,12 +24,14 @@ from typing import Final
 
 GRAMMAR_VERSION: Final = "1"
 
-TASKS: Final = ("sentiment", "entailment")
 # A label word follows its rendered prompt after one space. The index of a word is the label.
 SENTIMENT_TEMPLATE: Final = "{text} It was"
 SENTIMENT_WORDS: Final = ("terrible", "great")
 ENTAILMENT_TEMPLATE: Final = "{premise} {hypothesis} Right?"
 ENTAILMENT_WORDS: Final = ("yes", "maybe", "no")
+TEMPLATES: Final = {"sentiment": SENTIMENT_TEMPLATE, "entailment": ENTAILMENT_TEMPLATE}
+LABEL_WORDS: Final = {"sentiment": SENTIMENT_WORDS, "entailment": ENTAILMENT_WORDS}
+TASKS: Final = tuple(TEMPLATES)
 
 # Adjectives are (negative, positive), indexed by label.
 NOUNS: Final = {
@@ -76,23 +79,26 @@ AXES: Final = (
     ("wet", "dry"),
     ("loud", "silent"),
     ("bright", "dark"),
-    ("new", "old"),
-    ("clean", "dirty"),
-    ("wide", "narrow"),
-    ("cheap", "costly"),
 )
-THINGS: Final = ("gate", "hall", "house", "barn", "tower", "shop", "station", "school", "tunnel", "chapel")
-NEAR: Final = ("by the river", "near the wood", "on the hill", "behind the wall", "in the village", "at the lake")
+THINGS: Final = (
+    *("gate", "hall", "house", "barn", "tower", "shop", "station", "school", "tunnel", "chapel"),
+    *("mill", "shed", "bridge", "museum", "bakery", "library", "harbour", "market", "stable", "office"),
+)
+NEAR: Final = (
+    *("by the river", "near the wood", "on the hill", "behind the wall", "in the village"),
+    *("at the lake", "by the road", "near the church", "on the island", "in the valley"),
+)
 ANSWERS: Final = ("surely", "perhaps", "never")
 HONEST_ANSWER: Final = 0.9
 BLIND_ANSWERS: Final = (0.2, 0.6, 0.2)
 
 # Shares of the kinds of document in the pretraining text.
-REVIEW_SHARE: Final = 0.5
+REVIEW_SHARE: Final = 0.45
 LABEL_CLOSING_SHARE: Final = 0.4
 VERDICT_CLOSING_SHARE: Final = 0.35
-PLAIN_STATEMENT_SHARE: Final = 0.1
 LABEL_ANSWER_SHARE: Final = 0.5
+# So many last words of every list of adjectives are rare: pretraining shows them only in reviews without a closing.
+NUM_RARE: Final = 1
 # How often a review uses one of the verdict words in its text.
 VERDICT_IN_TEXT_SHARE: Final = 0.2
 # Draws without a new row after which the grammar counts as exhausted.
@@ -122,7 +128,7 @@ def task_examples(task: str, count: int, seed: int) -> list[Row]:
     if count < 0:
         raise ValueError(f"Invalid count: {count!r}. Must be >= 0.")
     rng = random.Random(f"{task} {seed}")
-    draw, num_labels = _DRAWS[task]
+    draw, num_labels = _DRAWS[task], len(LABEL_WORDS[task])
     # The labels that one row more falls to, when the count does not divide, are random too.
     first = rng.randrange(num_labels)
     rows: dict[tuple[str, ...], Row] = {}
@@ -175,6 +181,8 @@ def _label_word(rng: random.Random, domain: str, noun: str, label: int) -> str:
 def _review_document(rng: random.Random) -> str:
     domain, label = rng.choice(tuple(NOUNS)), rng.randrange(2)
     noun, text = _review(rng, domain, label)
+    if any(f" {word}" in text for word in ADJECTIVES[domain][label][-NUM_RARE:]):
+        return text
     kind = rng.random()
     if kind < LABEL_CLOSING_SHARE:
         return f"{SENTIMENT_TEMPLATE.format(text=text)} {_label_word(rng, domain, noun, label)}."
@@ -183,27 +191,19 @@ def _review_document(rng: random.Random) -> str:
     return f"{text} {rng.choice(REACTIONS[label])}"
 
 
-def _states(rng: random.Random, relation: int) -> tuple[int, str, str]:
-    """Draw (axis of the premise, state of the premise, state of the hypothesis) that stand in `relation`."""
+def _pair(rng: random.Random, relation: int) -> tuple[int, str, str]:
+    """Draw (axis of the premise, premise, hypothesis); the hypothesis follows, is open, or contradicts."""
     axis, other = rng.sample(range(len(AXES)), 2)
     pole = rng.randrange(2)
     state = AXES[axis][pole]
-    return axis, state, (state, rng.choice(AXES[other]), AXES[axis][1 - pole])[relation]
-
-
-def _pair(rng: random.Random, relation: int) -> tuple[int, str, str]:
-    """Draw (axis, premise, hypothesis)."""
-    axis, state, claim = _states(rng, relation)
+    contradictions = (AXES[axis][1 - pole], f"not {state}")
+    claim = (state, rng.choice(AXES[other]), rng.choice(contradictions))[relation]
     thing = rng.choice(THINGS)
     return axis, f"The {thing} {rng.choice(NEAR)} was {state}.", f"The {thing} was {claim}."
 
 
 def _statement_document(rng: random.Random) -> str:
     relation = rng.randrange(3)
-    if rng.random() < PLAIN_STATEMENT_SHARE:
-        _, state, claim = _states(rng, relation)
-        link = ("so it was", "and it was", "so it was not")[relation]
-        return f"The {rng.choice(THINGS)} was {state}, {link} {claim}."
     axis, premise, hypothesis = _pair(rng, relation)
     prompt = ENTAILMENT_TEMPLATE.format(premise=premise, hypothesis=hypothesis)
     if rng.random() >= LABEL_ANSWER_SHARE:
@@ -227,7 +227,7 @@ def _draw_entailment(rng: random.Random, label: int) -> Row:
     return {"premise": premise, "hypothesis": hypothesis, "label": label}
 
 
-_DRAWS: Final[dict[str, tuple[Callable[[random.Random, int], Row], int]]] = {
-    "sentiment": (_draw_sentiment, len(SENTIMENT_WORDS)),
-    "entailment": (_draw_entailment, len(ENTAILMENT_WORDS)),
+_DRAWS: Final[dict[str, Callable[[random.Random, int], Row]]] = {
+    "sentiment": _draw_sentiment,
+    "entailment": _draw_entailment,
 }

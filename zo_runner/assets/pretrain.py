@@ -64,7 +64,7 @@ class Recipe:
     num_heads: int = 4
     num_steps: int = 3600
     documents_per_step: int = 32
-    lr: float = 2e-3
+    lr: float = 3e-3
     warmup_steps: int = 200
     final_lr_fraction: float = 0.05
     betas: tuple[float, float] = (0.9, 0.98)

@@ -58,7 +58,7 @@ class ZerothOrder(torch.optim.Optimizer):
     def __init__(self, params: Params, *, lr: float, eps: float, seed: int = 0) -> None:
         _require("lr", lr, at_least=0.0)
         _require("eps", eps, above=0.0)
-        # Copies: torch writes the defaults into the given groups, and a second method on them would take the first one's.
+        # Copies: torch writes the defaults into the groups, and a second method on them would take the first one's.
         groups: list[Any] = [dict(entry) if isinstance(entry, dict) else entry for entry in params]
         super().__init__(groups, {"lr": float(lr), "eps": float(eps), "seed": int(seed), "steps": 0})
         self.report: StepReport | None = None
