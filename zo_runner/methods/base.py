@@ -61,6 +61,10 @@ class ZerothOrder(torch.optim.Optimizer):
         # Copies: torch writes the defaults into the groups, and a second method on them would take the first one's.
         groups: list[Any] = [dict(entry) if isinstance(entry, dict) else entry for entry in params]
         super().__init__(groups, {"lr": float(lr), "eps": float(eps), "seed": int(seed), "steps": 0})
+        for group in self.param_groups:
+            _require("lr", group["lr"], at_least=0.0)
+            if group["eps"] != float(eps):
+                raise ValueError(f"Invalid eps: {group['eps']!r} in one group. Must be the same in all groups.")
         self.report: StepReport | None = None
 
     @property

@@ -1,0 +1,100 @@
+"""Each method agrees with a transcription of its formulas that shares no code with it, only the random numbers.
+
+A transcription is `tests/reference/NAME.py` for `conf/method/NAME.yaml`, at most 30 lines, with
+`run(problem, z, *, lr, eps, steps)`. `z(shape, step, *names)` gives the numbers of the stream
+("direction", step, *names).
+"""
+
+import importlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from tests.conformance.cases import ALPHA, METHODS, RANK, Problem, flatten, groups_of, method_of
+from zo_runner.seeds import normal
+
+SEED, STEPS, LR, EPS = 5, 20, 0.05, 1e-3
+MOST_LINES = 30
+
+
+class ArrayProblem:
+    """The same problem in NumPy: `theta`, or `A` and `B`, by module; the loss takes theta, or the weights' change."""
+
+    def __init__(self, node, dtype):
+        weights, groups = groups_of(node, dtype=dtype)
+        self.full = node["trains"] == "full"
+        self.alpha, self.rank = ALPHA, RANK
+        self.frozen = {m: w.double().numpy() for m, w in weights.items()}
+        if self.full:
+            self.theta = {m: w.numpy() for m, w in weights.items()}
+        else:
+            self.A = {group["name"]: group["params"][0].numpy() for group in groups}
+            self.B = {group["name"]: group["params"][1].numpy() for group in groups}
+        like = Problem((weights, groups))
+        self.inputs, self.signs = like.inputs.numpy(), like.signs.numpy()
+
+    def loss(self, matrices):
+        base = dict.fromkeys(matrices, 0.0) if self.full else self.frozen
+        *inner, last = (base[m] + matrices[m].astype(np.float64) for m in matrices)
+        hidden = self.inputs
+        for w in inner:
+            hidden = np.tanh(hidden @ w.T)
+        return float(np.logaddexp(0.0, -self.signs * (hidden @ last.T)).mean())
+
+
+def reference(name, node, dtype, **settings):
+    """The parameters at the end of the transcription's run, in the order of the parameter groups."""
+
+    def z(shape, step, *names):
+        return normal(shape, SEED, "direction", step, *names).to(dtype).numpy()
+
+    problem = ArrayProblem(node, dtype)
+    end = importlib.import_module(f"tests.reference.{name}").run(problem, z, **settings)
+    arrays = end.values() if problem.full else [x for pair in end.values() for x in pair]
+    return [torch.from_numpy(np.ascontiguousarray(x)) for x in arrays]
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.float64, 1e-9)])
+@pytest.mark.parametrize("name", METHODS)
+def test_method_follows_its_transcription_for_20_steps(name, dtype, tolerance):
+    node = METHODS[name]
+    problem = Problem(groups_of(node, dtype=dtype))
+    start = problem.flat()
+    method = method_of(node, problem, lr=LR, eps=EPS, seed=SEED)
+    for _ in range(STEPS):
+        method.step(problem.loss)
+    expected = reference(name, node, dtype, lr=LR, eps=EPS, steps=STEPS)
+    assert all(x.dtype == dtype for x in expected)
+    assert (flatten(expected) - start).norm() > 0.01 * start.norm(), "the run is too short to tell methods apart"
+    assert (problem.flat() - flatten(expected)).norm() <= tolerance * flatten(expected).norm()
+
+
+def test_the_transcriptions_differ_from_each_other():
+    node = METHODS["ar1zo"]
+    names = [name for name, found in METHODS.items() if found["trains"] == "adapter"]
+    ends = {name: flatten(reference(name, node, torch.float64, lr=LR, eps=EPS, steps=STEPS)) for name in names}
+    for one in names:
+        for other in names:
+            assert one == other or (ends[one] - ends[other]).norm() > 1e-2 * ends[one].norm()
+
+
+def test_atomwise_methods_differ_only_in_alpha():
+    """naive_atom with alpha r is ar1zo with alpha."""
+    node = METHODS["ar1zo"]
+    problem = Problem(groups_of({**node, "scaling": "canonical"}))
+    for group in problem.groups:
+        group["scaling"] *= RANK
+    method = method_of(METHODS["naive_atom"], problem, lr=LR, eps=EPS, seed=SEED)
+    for _ in range(STEPS):
+        method.step(problem.loss)
+    expected = flatten(reference("ar1zo", node, torch.float32, lr=LR, eps=EPS, steps=STEPS))
+    assert (problem.flat() - expected).norm() <= 1e-5 * expected.norm()
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_transcription_is_short_and_imports_nothing_of_the_package(name):
+    text = (Path(__file__).parent / f"{name}.py").read_text(encoding="utf-8")
+    assert len(text.splitlines()) <= MOST_LINES
+    assert "zo_runner" not in text

@@ -1,0 +1,150 @@
+"""Signal, noise and their ratio: unbiased, exact where they must be, and honest about infinity."""
+
+import math
+import random
+import statistics
+
+import numpy as np
+import pytest
+
+from zo_runner.snr import SignalMeter, decibel, fd_snr, loss_noise_variance, slope_noise_variance
+
+INF, NAN = math.inf, math.nan
+
+
+def same(x, y):
+    return x == y or (math.isnan(x) and math.isnan(y))
+
+
+def test_loss_noise_variance_is_the_sample_variance():
+    losses = [0.1, 0.4, 0.35, 0.2]
+    assert loss_noise_variance(losses) == pytest.approx(statistics.variance(losses), rel=1e-12)
+
+
+def test_loss_noise_variance_is_unbiased_for_few_repeats():
+    """The mean of many estimates from 2 or 8 losses is sigma^2, not (M - 1) / M of it."""
+    draw = random.Random(0)
+    for repeats in (2, 8):
+        estimates = [loss_noise_variance([draw.gauss(0.7, 0.03) for _ in range(repeats)]) for _ in range(8000)]
+        standard_error = statistics.stdev(estimates) / len(estimates) ** 0.5
+        assert abs(statistics.fmean(estimates) - 0.03**2) < 4 * standard_error
+        assert standard_error < 0.02 * 0.03**2
+
+
+@pytest.mark.parametrize("loss", [0.1, 1e-30, -3.3, 1e30])
+def test_equal_losses_have_no_noise_at_all(loss):
+    assert loss_noise_variance([loss] * 7) == 0.0
+
+
+def test_losses_that_differ_in_the_last_bits_keep_their_variance():
+    ulp = 2.0**-23
+    assert loss_noise_variance([1000 + k * ulp for k in (0, 1, 2)]) == pytest.approx(ulp**2, rel=1e-12)
+
+
+@pytest.mark.parametrize("losses", [[], [0.5]])
+def test_a_variance_needs_two_losses(losses):
+    with pytest.raises(ValueError, match=rf"^Invalid number of losses: {len(losses)}\. Must be at least 2\.$"):
+        loss_noise_variance(losses)
+
+
+@pytest.mark.parametrize("eps", [1e-3, 0.1])
+def test_slope_noise_variance_is_what_noisy_losses_give(eps):
+    sigma, draws = 0.02, 40_000
+    noise = np.random.default_rng(0).normal(0.0, sigma, (2, draws))
+    slopes = (noise[0] - noise[1]) / (2 * eps)
+    assert slope_noise_variance(sigma**2, eps) == pytest.approx(slopes.var(), rel=4 * math.sqrt(2 / draws))
+
+
+@pytest.mark.parametrize(
+    ("mean_square", "noise", "expected"),
+    [
+        (5.0, 1.0, 4.0),
+        (1.0, 1.0, 0.0),
+        (0.5, 1.0, 0.0),  # a signal below the noise is no signal, never a negative one
+        (0.0, 1.0, 0.0),
+        (5.0, 0.0, INF),
+        (0.0, 0.0, NAN),
+        (INF, 1.0, INF),
+        (5.0, INF, 0.0),
+        (NAN, 1.0, NAN),
+        (5.0, NAN, NAN),
+    ],
+)
+def test_fd_snr(mean_square, noise, expected):
+    assert same(fd_snr(mean_square, noise), expected)
+
+
+@pytest.mark.parametrize(
+    ("ratio", "expected"), [(1.0, 0.0), (100.0, 20.0), (0.01, -20.0), (0.0, -INF), (INF, INF), (NAN, NAN)]
+)
+def test_decibel(ratio, expected):
+    assert same(decibel(ratio), expected)
+
+
+def test_fd_snr_recovers_signal_over_noise_from_noisy_slopes():
+    eps, sigma, true_rms, draws = 1e-2, 0.01, 1.5, 40_000
+    generator = np.random.default_rng(1)
+    noise_variance = slope_noise_variance(sigma**2, eps)
+    slopes = generator.normal(0, true_rms, draws) + generator.normal(0, math.sqrt(noise_variance), draws)
+    assert fd_snr(float(np.mean(slopes**2)), noise_variance) == pytest.approx(true_rms**2 / noise_variance, rel=0.05)
+
+
+@pytest.mark.parametrize("window", [1.0, 7.0, 100.0])
+def test_constant_slopes_read_as_their_square_from_the_first_step_on(window):
+    meter = SignalMeter(1e-3, window=window)
+    for _ in range(300):
+        meter.add_slope(-0.5)
+        assert meter.read()["zo/signal"] == pytest.approx(0.25, rel=1e-13)
+
+
+def test_the_window_forgets_with_its_e_folding_length():
+    meter = SignalMeter(1e-3, window=10.0)
+    for _ in range(1000):
+        meter.add_slope(1.0)
+    for _ in range(10):
+        meter.add_slope(0.0)
+    assert meter.read()["zo/signal"] == pytest.approx(math.exp(-1), rel=1e-6)
+
+
+def test_the_signal_is_a_weighted_mean_of_squares():
+    decay, meter = math.exp(-1 / 5), SignalMeter(1e-3, window=5.0)
+    for slope in (1.0, 2.0, 4.0):
+        meter.add_slope(slope)
+    weights = [decay**2, decay, 1.0]
+    expected = sum(w * g * g for w, g in zip(weights, (1.0, 2.0, 4.0), strict=True)) / sum(weights)
+    assert meter.read()["zo/signal"] == pytest.approx(expected, rel=1e-12)
+
+
+def test_the_meter_says_only_what_has_been_measured():
+    meter = SignalMeter(1e-2)
+    assert meter.read() == {}
+    meter.add_noise([0.5, 0.6])
+    assert meter.read() == {}
+    meter.add_slope(3.0)
+    assert set(meter.read()) == {"zo/signal", "zo/noise", "zo/fd_snr", "zo/fd_snr_db"}
+    plain = SignalMeter(1e-2)
+    plain.add_slope(3.0)
+    assert plain.read() == {"zo/signal": 9.0}
+
+
+def test_noise_is_the_mean_of_the_last_estimates():
+    meter = SignalMeter(0.5, noise_window=2)
+    meter.add_slope(10.0)
+    for gap in (100.0, 2.0, 4.0):  # two losses that far apart have the variance gap^2 / 2
+        meter.add_noise([0.0, gap])
+    sigma2 = (2.0 + 8.0) / 2
+    reading = meter.read()
+    assert reading["zo/noise"] == pytest.approx(sigma2 / (2 * 0.5**2), rel=1e-12)
+    assert reading["zo/fd_snr"] == pytest.approx((100 - reading["zo/noise"]) / reading["zo/noise"], rel=1e-12)
+    assert reading["zo/fd_snr_db"] == pytest.approx(10 * math.log10(reading["zo/fd_snr"]), rel=1e-12)
+
+
+@pytest.mark.parametrize(("slope", "expected"), [(1.0, INF), (0.0, NAN)])
+def test_without_noise_the_ratio_is_infinite_or_undefined(slope, expected):
+    meter = SignalMeter(1e-3)
+    meter.add_slope(slope)
+    meter.add_noise([0.5] * 8)
+    reading = meter.read()
+    assert reading["zo/noise"] == 0.0
+    assert same(reading["zo/fd_snr"], expected)
+    assert same(reading["zo/fd_snr_db"], expected)
