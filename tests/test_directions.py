@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from tests.conformance.cases import Problem, direction_of, groups_of, method_of, same_bits
-from zo_runner.directions import Part, finite, losses_along, move
+from zo_runner.directions import Part, Redrawn, finite, losses_along, move
 from zo_runner.errors import Diverged
 from zo_runner.seeds import normal
 
@@ -104,3 +104,18 @@ def test_a_direction_is_the_same_for_every_value_of_the_parameters(node, problem
     for p in problem.parameters:
         p.mul_(3.0)
     assert torch.equal(direction_of(method, 1), before)
+
+
+def test_a_direction_too_large_to_keep_is_drawn_again_and_takes_the_same_steps(monkeypatch):
+    from zo_runner.methods import MeZO, mezo
+
+    def trained(kept_numbers):
+        monkeypatch.setattr(mezo, "KEPT_NUMBERS", kept_numbers)
+        w = torch.linspace(-1, 1, 40).reshape(5, 8)
+        method = MeZO([{"params": [w], "names": ["w"]}], lr=0.1, eps=1e-2, seed=3)
+        assert isinstance(method.direction(0), Redrawn) == (kept_numbers == 0)
+        for _ in range(5):
+            method.step(lambda: (w**2).sum().sqrt())
+        return w
+
+    assert torch.equal(trained(0), trained(40))

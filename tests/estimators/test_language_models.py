@@ -9,7 +9,6 @@ import torch
 
 from tests.conformance.cases import direction_of, flatten
 from zo_runner.adapters import attach_lora, dense_groups, lora_groups
-from zo_runner.assets import ASSETS
 from zo_runner.config import build
 from zo_runner.evaluation import Evaluator
 from zo_runner.methods import AR1ZO
@@ -84,9 +83,7 @@ def rms_slope(subject, *, atoms, scaling, rank):
     return math.sqrt(np.mean(squares))
 
 
-@pytest.mark.parametrize(
-    "subject", ["opt", *(pytest.param(name, marks=pytest.mark.slow) for name in ASSETS)], indirect=True
-)
+@pytest.mark.parametrize("subject", ["pocket_opt", pytest.param("pocket_qwen3", marks=pytest.mark.slow)], indirect=True)
 @pytest.mark.parametrize(
     ("atoms", "scaling", "exponent"),
     [

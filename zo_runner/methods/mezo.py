@@ -6,8 +6,9 @@ symbol   argument      unit
 eps      eps           parameter units
 eta      lr            parameter units per unit slope
 
-Per step: 2 queries. Memory: one copy of the parameters, from which they are restored bit for bit; z is drawn again
-from its seed each time it is needed, on the parameters' own device. Differs from the reference code: parameters are
+Per step: 2 queries. Memory: one copy of the parameters, from which they are restored bit for bit. z is drawn on the
+parameters' own device; up to KEPT_NUMBERS it is kept for the step, beyond that drawn again from its seed at each pass.
+Differs from the reference code: parameters are
 restored from a copy, not by adding and subtracting; the reported loss is (l+ + l-)/2, not l+; a loss that is not
 finite stops the run; no weight decay (the paper's OPT runs use none).
 Source: Malladi et al. 2023, arXiv:2305.17333, Algorithm 1.
@@ -19,16 +20,20 @@ from zo_runner.directions import Direction, Redrawn
 from zo_runner.methods.base import ZerothOrder
 from zo_runner.seeds import normal
 
+# A direction of up to this many float32 numbers (1 GiB) is worth its memory: on a CPU a draw takes as long as a forward.
+KEPT_NUMBERS = 2**28
+
 
 class MeZO(ZerothOrder):
     """MeZO over the given parameters. See the module's docstring for the update; arguments as in `ZerothOrder`."""
 
     def direction(self, step: int) -> Direction:
-        """z over every parameter, drawn again at each pass."""
+        """z over every parameter."""
         slots = []
         for i, group in enumerate(self.param_groups):
             names = group.get("names") or [f"{i}.{j}" for j in range(len(group["params"]))]
             for name, param in zip(names, group["params"], strict=True):
                 draw = partial(normal, param.shape, self.seed, "direction", step, name, device=param.device)
                 slots.append((param, draw, group))
-        return Redrawn(slots)
+        direction = Redrawn(slots)
+        return list(direction) if sum(view.numel() for view, _, _ in slots) <= KEPT_NUMBERS else direction
