@@ -5,10 +5,10 @@ models are to the tasks what a pretrained language model is to a benchmark: they
 not yet know that two particular words are wanted as the answer.
 
     review      Text and closing. The text is about films, food or places. Where two clauses disagree, the one after
-                "but" or before "though" counts. Closings: a verdict ("It was lovely.") or a reaction ("I left
-                early.") that follows the valence of the text, or the label closing ("It was great."). Its word
-                follows the valence in film reviews only: eaters are polite and travellers grumble, and there the
-                first noun alone decides how often the word is the kind one. Texts with rare adjectives have no
+                "but" or before "though" counts. Closings: a reaction ("I left early."), perhaps after a verdict
+                ("It was lovely."), both after the valence of the text, or the label closing ("It was great."). Its
+                word follows the valence in film reviews only: eaters are polite and travellers grumble, and there
+                the first noun alone decides how often the word is the kind one. Texts with rare adjectives have no
                 closing, so that their valence shows only in the words beside them.
     statement   Premise, hypothesis, "Right?" and an answer. The hypothesis repeats the state of the premise, names one
                 of another axis, or contradicts it. The answers "surely / perhaps / never" follow that relation;
@@ -101,6 +101,8 @@ LABEL_ANSWER_SHARE: Final = 0.5
 NUM_RARE: Final = 1
 # How often a review uses one of the verdict words in its text.
 VERDICT_IN_TEXT_SHARE: Final = 0.2
+# How many reviews have a "but" or a "though".
+CONTRAST_SHARE: Final = 0.15
 # Draws without a new row after which the grammar counts as exhausted.
 MAX_REPEATS: Final = 10_000
 
@@ -164,10 +166,12 @@ def _review(rng: random.Random, domain: str, label: int) -> tuple[str, str]:
         f"{opener} the {this} {copula} {one} and {two}",
         f"I found the {this} {one} and the {that} {adverb} {two}",
         f"{opener} the {this} {copula} {adverb} {one}",
+    )
+    contrasts = (
         f"the {this} {copula} {rng.choice(opposite)} but the {that} {other} {one}",
         f"the {this} {copula} {one} though the {that} {other} {rng.choice(opposite)}",
     )
-    return this, _capitalise(rng.choice(forms)) + "."
+    return this, _capitalise(rng.choice(contrasts if rng.random() < CONTRAST_SHARE else forms)) + "."
 
 
 def _label_word(rng: random.Random, domain: str, noun: str, label: int) -> str:
@@ -187,7 +191,7 @@ def _review_document(rng: random.Random) -> str:
     if kind < LABEL_CLOSING_SHARE:
         return f"{SENTIMENT_TEMPLATE.format(text=text)} {_label_word(rng, domain, noun, label)}."
     if kind < LABEL_CLOSING_SHARE + VERDICT_CLOSING_SHARE:
-        return f"{SENTIMENT_TEMPLATE.format(text=text)} {rng.choice(VERDICTS[label])}."
+        text = f"{SENTIMENT_TEMPLATE.format(text=text)} {rng.choice(VERDICTS[label])}."
     return f"{text} {rng.choice(REACTIONS[label])}"
 
 

@@ -59,12 +59,12 @@ class Recipe:
 
     family: str
     ffn_size: int
+    lr: float
     num_layers: int = 3
     hidden_size: int = 128
     num_heads: int = 4
     num_steps: int = 3600
     documents_per_step: int = 32
-    lr: float = 3e-3
     warmup_steps: int = 200
     final_lr_fraction: float = 0.05
     betas: tuple[float, float] = (0.9, 0.98)
@@ -75,8 +75,9 @@ class Recipe:
 
 
 RECIPES: Final = {
-    "pocket_opt": Recipe(family="opt", ffn_size=512),
-    "pocket_qwen3": Recipe(family="qwen3", ffn_size=256),
+    # OPT is the more delicate: at 3e-3 it does not learn the valence of the adjectives within these steps.
+    "pocket_opt": Recipe(family="opt", ffn_size=512, lr=2e-3),
+    "pocket_qwen3": Recipe(family="qwen3", ffn_size=256, lr=3e-3),
 }
 
 
