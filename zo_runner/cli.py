@@ -44,9 +44,9 @@ class TableAtEnd(Callback):
         runs = list(dict.fromkeys(job["run"] for job in jobs if job["run"] is not None))
         _write_table([Path(run) for run in runs], folder)
         if failed:
-            _say(f"zo-run: {len(failed)} of {len(jobs)} jobs failed:")
+            _complain(f"{len(failed)} of {len(jobs)} jobs failed:")
             for job in failed:
-                _say(f"  {' '.join(job['overrides'])}: {job['error']}")
+                _complain(f"  {' '.join(job['overrides'])}: {job['error']}")
             _fail()
 
 
@@ -74,7 +74,7 @@ def _job(cfg: DictConfig) -> float | None:
         if context.mode == RunMode.MULTIRUN:
             with (Path(context.sweep.dir) / "jobs.jsonl").open("a", encoding="utf-8") as stream:
                 stream.write(json.dumps(note) + "\n")
-    _say(f"zo-run: error: {note['error']}")
+    _complain(f"error: {note['error']}")
     _fail()
     return None
 
@@ -156,7 +156,7 @@ def _write_table(runs: list[Path], folder: Path) -> bool:
     if text:
         _say(f"\n{text}\n{folder / 'table.md'}  {folder / 'table.csv'}")
     for sentence in refused:
-        _say(f"zo-run: {sentence}")
+        _complain(sentence)
     return not refused
 
 
@@ -170,17 +170,17 @@ def main() -> None:
     try:
         _job()
     except KeyboardInterrupt:
-        _say("zo-run: interrupted; the same command starts it again")
+        _complain("interrupted; the same command starts it again")
         sys.exit(INTERRUPTED)
     except UserError as error:
-        _say(f"zo-run: error: {error}")
+        _complain(f"error: {error}")
         _fail()
     except (HydraException, OmegaConfBaseException) as error:
-        _say(f"zo-run: error: {one_line(error)}")
+        _complain(f"error: {one_line(error)}")
         _fail()
     except OSError as error:  # Hydra makes the folder of a multirun below runtime.root
         allowed = f"a folder that can be written to ({error.strerror or error})"
-        _say(f"zo-run: error: {invalid('runtime.root', error.filename, allowed)}")
+        _complain(f"error: {invalid('runtime.root', error.filename, allowed)}")
         _fail()
     sys.exit(_exit_code)
 
@@ -217,11 +217,15 @@ def _quiet() -> None:
 
 def _show_warning(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
     if issubclass(category, RunWarning):
-        _say(f"zo-run: warning: {message}")
+        _complain(f"warning: {message}")
 
 
-def _say(line: str) -> None:
-    print(line, file=sys.stdout if not line.startswith("zo-run:") else sys.stderr, flush=True)
+def _say(text: str) -> None:
+    print(text, flush=True)
+
+
+def _complain(text: str) -> None:
+    print(f"zo-run: {text}", file=sys.stderr, flush=True)
 
 
 def _fail() -> None:

@@ -152,6 +152,8 @@ def check(cfg: DictConfig) -> None:
     ):
         if OmegaConf.select(cfg, key) not in options:
             raise invalid(key, OmegaConf.select(cfg, key), one_of(options))
+    if cfg.method.trains == "full" and "atoms" in cfg.method:
+        raise invalid("method.trains", "full", "adapter, since the method queries the atoms of LoRA")
     if cfg.tracker.mode not in ("auto", "online", "offline"):
         raise invalid("tracker.mode", cfg.tracker.mode, "one of auto, offline, online")
     if cfg.model.path is None:
@@ -198,10 +200,22 @@ def build(node: DictConfig | dict[str, Any]) -> partial[Any]:
     return instantiate(arguments, _convert_="all")  # type: ignore[no-any-return]  # every node says _partial_: true
 
 
+def _is_ours(target: object) -> bool:
+    """Whether a target is named and defined below an allowed package: a module of ours also holds what it imports."""
+    from hydra.utils import get_object
+
+    if not (isinstance(target, str) and target.startswith(ALLOWED_TARGETS)):
+        return False
+    try:
+        return f"{getattr(get_object(target), '__module__', '')}.".startswith(ALLOWED_TARGETS)
+    except (ImportError, AttributeError, ValueError):
+        return False
+
+
 def _check_targets(node: Any) -> None:
     if isinstance(node, dict):
         target = node.get("_target_")
-        if target is not None and not (isinstance(target, str) and target.startswith(ALLOWED_TARGETS)):
+        if target is not None and not _is_ours(target):
             raise invalid("_target_", target, f"a name below {' or '.join(ALLOWED_TARGETS)}")
         for item in node.values():
             _check_targets(item)
@@ -252,7 +266,7 @@ def identity(cfg: DictConfig) -> dict[str, Any]:
         del known[key]["name"]
     del known["budget"]["log_every"]
     if known["method"]["trains"] == "full":
-        del known["rank"], known["alpha"], known["adapter"], known["seeds"]["adapter"]
+        del known["rank"], known["alpha"], known["adapter"], known["seeds"]["adapter"], known["method"]["scaling"]
     elif known["method"].get("atoms") == "all":
         del known["method"]["order"], known["method"]["offsets"]
     for key in ("model", "task"):

@@ -20,7 +20,7 @@ from zo_runner.directions import Direction, Redrawn
 from zo_runner.methods.base import ZerothOrder
 from zo_runner.seeds import normal
 
-# A direction of up to this many float32 numbers (1 GiB) is worth its memory: on a CPU a draw takes as long as a forward.
+# A direction of up to this many float32 numbers (1 GiB) is worth its memory: on a CPU drawing takes long.
 KEPT_NUMBERS = 2**28
 
 

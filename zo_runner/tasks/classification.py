@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from zo_runner.assets.grammar import task_examples
+from zo_runner.assets.grammar import TASKS, task_examples
 from zo_runner.errors import UserError, invalid, one_of
 from zo_runner.seeds import fold_in
 from zo_runner.tasks.base import Example, Splits, Template
@@ -73,16 +73,22 @@ class PocketTask(Verbalizer):
         for name, count in (("num_train", num_train), ("num_dev", num_dev), ("num_test", num_test)):
             if count < 1:
                 raise invalid(f"task.{name}", count, ">= 1")
+        if grammar not in TASKS:
+            raise invalid("task.grammar", grammar, one_of(TASKS))
         self.grammar, self.num_train, self.num_dev, self.num_test = grammar, num_train, num_dev, num_test
 
     def load(self, seed: int) -> Splits:
         """train and dev are disjoint parts of one shuffled pool that shares no row with test."""
-        test_rows = task_examples(self.grammar, self.num_test, self.TEST_SEED)
-        test = [self._example(row) for row in test_rows]
-        seen = set(test)
         needed = self.num_train + self.num_dev
-        drawn = [self._example(row) for row in task_examples(self.grammar, 2 * needed, self.POOL_SEED)]
-        pool = [example for example in drawn if example not in seen]
+        try:
+            test = [self._example(row) for row in task_examples(self.grammar, self.num_test, self.TEST_SEED)]
+            # At most num_test of them stand in test.
+            drawn = [self._example(r) for r in task_examples(self.grammar, needed + self.num_test, self.POOL_SEED)]
+        except ValueError:
+            allowed = "few enough, with num_dev and num_test, for the sentences of the grammar"
+            raise invalid("task.num_train", self.num_train, allowed) from None
+        in_test = set(test)
+        pool = [example for example in drawn if example not in in_test]
         random.Random(fold_in(seed, "data")).shuffle(pool)
         return Splits(pool[: self.num_train], pool[self.num_train : needed], test)
 

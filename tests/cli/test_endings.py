@@ -1,0 +1,115 @@
+"""Runs that do not end as planned: what is on disk, what the exit code says, and that the command can be repeated."""
+
+import math
+
+import pytest
+
+from tests.cli.helpers import SMALL, read_json, read_jsonl, the_run, zo_run
+from zo_runner.train import Trainer
+
+
+def break_at(monkeypatch, step, error):
+    """Let training raise `error` in the given step."""
+    original = Trainer._step
+
+    def _step(trainer, *arguments):
+        if trainer.method.steps == step:
+            raise error
+        return original(trainer, *arguments)
+
+    monkeypatch.setattr(Trainer, "_step", _step)
+
+
+@pytest.fixture
+def command(tmp_path):
+    return *SMALL, "budget.queries=12", "budget.eval_every=6", f"runtime.root={tmp_path}"
+
+
+def test_an_interrupted_run_says_so_and_starts_afresh(command, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        break_at(patch, 3, KeyboardInterrupt())
+        ended = zo_run(*command)
+    assert ended.code == 130
+    assert ended.err.splitlines() == ["zo-run: interrupted; the same command starts it again"]
+    run = the_run(tmp_path)
+    result = read_json(run / "result.json")
+    assert (result["status"], result["queries"]["train"]) == ("interrupted", 6)
+    assert len(read_jsonl(run / "journal.jsonl")) == 3
+
+    (run / "best").mkdir(exist_ok=True)
+    again = zo_run(*command)
+    assert again.code == 0
+    assert "cached" not in again.out
+    assert the_run(tmp_path) == run
+    assert read_json(run / "result.json")["status"] == "done"
+    assert len(read_jsonl(run / "journal.jsonl")) == 6
+    assert read_jsonl(run / "metrics.jsonl")[0]["step"] == 0
+
+
+def test_an_interruption_ends_a_multirun(command, tmp_path, monkeypatch):
+    break_at(monkeypatch, 3, KeyboardInterrupt())
+    ended = zo_run("-m", *command, "rank=2,4")
+    assert ended.code == 130
+    assert the_run(tmp_path)
+
+
+def test_a_crash_is_recorded_and_the_run_can_be_repeated(command, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        break_at(patch, 3, RuntimeError("the disk has melted"))
+        ended = zo_run(*command)
+    assert ended.code == 1
+    assert ended.err.splitlines()[-1] == "zo-run: error: RuntimeError: the disk has melted"
+    run = the_run(tmp_path)
+    result = read_json(run / "result.json")
+    assert (result["status"], result["error"]) == ("failed", "RuntimeError: the disk has melted")
+    assert (run / "error.txt").read_text(encoding="utf-8").startswith("Traceback")
+
+    again = zo_run(*command)
+    assert again.code == 0
+    assert read_json(run / "result.json")["status"] == "done"
+    assert not (run / "error.txt").exists()
+
+
+def test_a_diverged_run_is_a_result_of_its_own(command, tmp_path):
+    words = (*command, "method=mezo", "method.lr=1e30")
+    ended = zo_run(*words)
+    assert ended.code == 0, ended.err
+    run = the_run(tmp_path)
+    result = read_json(run / "result.json")
+    assert result["status"] == "diverged"
+    steps = len(read_jsonl(run / "journal.jsonl"))
+    assert 1 <= steps < 6
+    assert result["error"].endswith(f" at step {steps} (query {result['queries']['train']})")
+    assert "last" not in result["metrics"]["test"]
+    assert ": diverged; the " in ended.out
+    before = (run / "result.json").stat().st_mtime_ns
+    again = zo_run(*words)
+    assert again.code == 0
+    assert again.out == ended.out.replace(": diverged;", ": cached, diverged;")
+    assert (run / "result.json").stat().st_mtime_ns == before
+
+
+def test_a_torn_result_does_not_count_as_finished(command, tmp_path):
+    words = (*command, "budget.queries=4")
+    assert zo_run(*words).code == 0
+    file = the_run(tmp_path) / "result.json"
+    whole = file.read_text(encoding="utf-8")
+    file.write_text(whole[:-3], encoding="utf-8")
+    again = zo_run(*words)
+    assert again.code == 0
+    assert "cached" not in again.out
+    assert read_json(file)["status"] == "done"
+
+
+def test_infinite_and_missing_readings_are_told_as_they_are(command, tmp_path):
+    ended = zo_run(*command, "noise=none", "budget.queries=4")
+    assert ended.code == 0
+    assert "FD-SNR" not in ended.out
+    assert set(read_json(the_run(tmp_path) / "result.json")["signal"]) == {"zo/signal"}
+
+
+def test_injected_noise_lowers_the_ratio_to_what_was_injected(command, tmp_path):
+    assert zo_run(*command, "noise=injected", "noise.std=0.1", "noise.repeats=64", "method.eps=1e-3").code == 0
+    signal = read_json(the_run(tmp_path) / "result.json")["signal"]
+    # sigma^2 / (2 eps^2), from 64 evaluations: within four standard errors, sqrt(2 / 63) each.
+    assert signal["zo/noise"] == pytest.approx(0.1**2 / (2 * 1e-3**2), rel=4 * math.sqrt(2 / 63))

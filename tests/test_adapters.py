@@ -1,0 +1,218 @@
+"""Adapters: what is saved is what was trained, for anybody who has PEFT."""
+
+import itertools
+import json
+import math
+import warnings
+
+import pytest
+import torch
+from peft import PeftModel
+from transformers import AutoModelForCausalLM
+
+from zo_runner import adapters
+from zo_runner.assets import ASSETS, asset_path
+from zo_runner.errors import UserError
+from zo_runner.methods import AR1ZO
+from zo_runner.models import load_base
+
+RANK, ALPHA = 3, 0.7  # alpha * rank / rank is not alpha in floating point
+SCALES = {"canonical": ALPHA / RANK, "rslora": ALPHA / math.sqrt(RANK), "topology": ALPHA}
+IDS = torch.tensor([[5, 17, 33, 200, 9, 41]])
+
+
+def base_model(name, dtype="float32"):
+    return load_base(name, embedded=True, device=torch.device("cpu"), dtype=dtype).model
+
+
+def attached(name="pocket_opt", dtype="float32", scaling="canonical", seed=0, targets=("q_proj", "v_proj")):
+    model = base_model(name, dtype)
+    return adapters.attach_lora(model, rank=RANK, alpha=ALPHA, scaling=scaling, target_modules=targets, seed=seed)
+
+
+def fill(model, seed=0):
+    """Numbers in B, which starts at zero, and other ones in A."""
+    generator = torch.Generator().manual_seed(seed)
+    for group in adapters.lora_groups(model):
+        for p in group["params"]:
+            p.data.copy_(torch.randn(p.shape, generator=generator) / 10)
+
+
+@torch.inference_mode()
+def logits(model):
+    return model(input_ids=IDS, use_cache=False).logits
+
+
+def bits(model):
+    return {name: p.detach().clone() for name, p in model.named_parameters()}
+
+
+def same(one, two):
+    return one.keys() == two.keys() and all(torch.equal(one[name], two[name]) for name in one)
+
+
+# Round trip
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("scaling", SCALES)
+@pytest.mark.parametrize("name", ASSETS)
+def test_plain_peft_reproduces_the_logits_bit_for_bit(name, scaling, dtype, tmp_path):
+    model = attached(name, dtype, scaling)
+    untouched = logits(model)
+    fill(model)
+    adapters.save(model, tmp_path / "adapter")
+    fresh = AutoModelForCausalLM.from_pretrained(asset_path(name), dtype=getattr(torch, dtype))
+    loaded = PeftModel.from_pretrained(fresh, str(tmp_path / "adapter")).eval()
+    assert torch.equal(logits(loaded), logits(model))
+    assert not torch.equal(logits(model), untouched)
+
+
+@pytest.mark.parametrize(("scaling", "gamma"), [("canonical", ALPHA), ("rslora", ALPHA), ("topology", ALPHA * RANK)])
+def test_the_saved_adapter_says_its_own_gamma(scaling, gamma, tmp_path):
+    adapters.save(attached(scaling=scaling), tmp_path)
+    saved = json.loads((tmp_path / "adapter_config.json").read_text(encoding="utf-8"))
+    assert (saved["lora_alpha"], saved["r"], saved["use_rslora"]) == (gamma, RANK, scaling == "rslora")
+
+
+@pytest.mark.parametrize("scaling", SCALES)
+def test_the_model_adds_s_b_a_to_the_weight(scaling):
+    model = attached(scaling=scaling)
+    fill(model)
+    group = adapters.lora_groups(model)[0]
+    a_RI, b_OR = group["params"]
+    module = dict(model.named_modules())["base_model.model." + group["name"]]
+    x = torch.randn(2, a_RI.shape[1], generator=torch.Generator().manual_seed(0))
+    added = module(x) - module.base_layer(x)
+    assert group["scaling"] == pytest.approx(SCALES[scaling])
+    torch.testing.assert_close(added, SCALES[scaling] * x @ (b_OR @ a_RI).T, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("full", [False, True])
+@pytest.mark.parametrize("name", ASSETS)
+def test_restore_brings_back_every_bit_that_was_saved(name, full, dtype, tmp_path):
+    model = base_model(name, dtype) if full else attached(name, dtype)
+    if not full:
+        fill(model)
+    before, said = bits(model), logits(model)
+    adapters.save(model, tmp_path)
+    groups = adapters.dense_groups(model) if full else adapters.lora_groups(model)
+    for p in (p for group in groups for p in group["params"]):
+        p.data.add_(0.25)
+    assert not torch.equal(logits(model), said)
+    adapters.restore(model, tmp_path)
+    assert same(bits(model), before)
+    assert torch.equal(logits(model), said)
+
+
+# Init
+
+
+@pytest.mark.parametrize("name", ASSETS)
+def test_the_initial_adapter_changes_nothing_and_lies_in_its_bounds(name):
+    plain = logits(base_model(name))
+    model = attached(name)
+    assert torch.equal(logits(model), plain)
+    for group in adapters.lora_groups(model):
+        a_RI, b_OR = group["params"]
+        bound = 1 / math.sqrt(a_RI.shape[1])
+        assert float(a_RI.abs().max()) <= bound
+        # Uniform: the deviation is bound / sqrt(3); 384 numbers or more, four standard errors.
+        assert float(a_RI.std()) == pytest.approx(bound / math.sqrt(3), rel=0.15)
+        assert not b_OR.any()
+
+
+def test_the_initial_adapter_follows_its_seed_and_leaves_the_global_generator_alone():
+    torch.manual_seed(1)
+    state = torch.get_rng_state()
+    first = bits(attached(seed=4))
+    assert torch.equal(torch.get_rng_state(), state)
+    torch.manual_seed(2)
+    again, other = bits(attached(seed=4)), bits(attached(seed=5))
+    assert same(first, again)
+    differing = [name for name in first if not torch.equal(first[name], other[name])]
+    assert differing == [name for name in first if "lora_A" in name]
+
+
+@pytest.mark.parametrize("name", ASSETS)
+def test_the_adapter_is_float32_and_the_same_on_every_base(name):
+    pairs = [attached(name, dtype) for dtype in ("float32", "bfloat16")]
+    one, two = (adapters.lora_groups(model) for model in pairs)
+    for left, right in zip(one, two, strict=True):
+        assert left["name"] == right["name"]
+        for p, q in zip(left["params"], right["params"], strict=True):
+            assert p.dtype == q.dtype == torch.float32
+            assert torch.equal(p, q)
+
+
+def test_modules_are_initialised_independently_of_each_other():
+    few, many = attached(targets=("v_proj",)), attached(targets=("q_proj", "v_proj", "fc1"))
+    drawn = {group["name"]: group["params"][0] for group in adapters.lora_groups(many)}
+    for group in adapters.lora_groups(few):
+        assert torch.equal(group["params"][0], drawn[group["name"]])
+    assert not any(torch.equal(p, q) for p, q in itertools.combinations(drawn.values(), 2) if p.shape == q.shape)
+
+
+# The wrapped model
+
+
+@pytest.mark.parametrize("name", ASSETS)
+def test_the_wrapped_model_is_in_eval_mode_and_nothing_asks_for_gradients(name):
+    model = attached(name)
+    assert not any(module.training for module in model.modules())
+    assert not any(p.requires_grad for p in model.parameters())
+
+
+@pytest.mark.parametrize(
+    ("targets", "per_layer"), [(("q_proj", "v_proj"), 2), ("all-linear", 6), (("fc1",), 1)], ids=str
+)
+def test_the_groups_are_the_modules_that_were_chosen(targets, per_layer):
+    model = attached(targets=targets)
+    groups = adapters.lora_groups(model)
+    assert len(groups) == per_layer * model.config.num_hidden_layers
+    assert len({group["name"] for group in groups}) == len(groups)
+    for group in groups:
+        a_RI, b_OR = group["params"]
+        assert a_RI.shape[0] == b_OR.shape[1] == RANK
+        assert "lm_head" not in group["name"]
+
+
+def test_names_that_match_nothing_are_refused_with_those_that_exist():
+    with pytest.raises(UserError) as refusal:
+        attached(targets=("nothing",))
+    assert str(refusal.value) == (
+        "Invalid adapter.target_modules: ['nothing']. "
+        "Must match linear modules of the model: fc1, fc2, k_proj, lm_head, out_proj, q_proj, v_proj."
+    )
+
+
+def test_a_model_without_an_adapter_has_no_groups():
+    with pytest.raises(ValueError, match=r"^Invalid model: no LoRA module"):
+        adapters.lora_groups(base_model("pocket_opt"))
+
+
+@pytest.mark.parametrize("name", ASSETS)
+def test_a_method_moves_the_adapter_and_no_bit_of_the_base(name):
+    model = attached(name)
+    before = bits(model)
+    method = AR1ZO(adapters.lora_groups(model), lr=0.1, eps=1e-2, atoms="all")
+    for _ in range(3):
+        method.step(lambda: torch.nn.functional.cross_entropy(model(input_ids=IDS).logits[:, -1], IDS[:, 0]))
+    moved = {n for n, p in model.named_parameters() if not torch.equal(p, before[n])}
+    assert moved == {n for n in before if "lora_" in n}
+
+
+def test_a_full_model_is_one_group_in_which_tied_weights_stand_once():
+    model = base_model("pocket_opt")
+    (group,) = adapters.dense_groups(model)
+    assert len(group["names"]) == len(group["params"]) == len({id(p) for p in group["params"]})
+    assert sum(p.numel() for p in group["params"]) == model.num_parameters()
+    assert "lm_head.weight" not in group["names"]
+
+
+def test_saving_an_adapter_does_not_warn(tmp_path):
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        adapters.save(attached(), tmp_path)
+    assert [str(warning.message) for warning in caught] == []

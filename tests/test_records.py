@@ -1,0 +1,190 @@
+"""The run directory on disk: whole files or none, and numbers that survive."""
+
+import json
+import math
+import os
+
+import pytest
+
+from zo_runner import records
+from zo_runner.errors import UserError
+from zo_runner.records import SCHEMA, RunDirectory, decode, encode, find_runs, read_lines, read_result, write_atomic
+
+HARD = {"a": [math.inf, -math.inf, {"b": math.nan}], "c": 1.5, "d": None, "e": "text", "f": True, "g": 3}
+
+
+def reject_constant(name):
+    raise AssertionError(f"{name} is not JSON")
+
+
+# write_atomic
+
+
+def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch):
+    file = tmp_path / "result.json"
+    write_atomic(file, "old")
+
+    def fail(*_):
+        raise OSError("disk full")
+
+    for broken in ("fsync", "replace"):
+        with monkeypatch.context() as patch:
+            patch.setattr(os, broken, fail)
+            with pytest.raises(OSError, match="disk full"):
+                write_atomic(file, "new")
+        assert file.read_text(encoding="utf-8") == "old"
+        assert list(tmp_path.iterdir()) == [file]
+
+
+def test_a_write_replaces_the_whole_file(tmp_path):
+    file = tmp_path / "x.txt"
+    write_atomic(file, "long text, é")
+    write_atomic(file, "short")
+    assert file.read_text(encoding="utf-8") == "short"
+    assert list(tmp_path.iterdir()) == [file]
+
+
+def test_the_new_content_is_on_disk_before_it_takes_the_name(tmp_path, monkeypatch):
+    calls = []
+    fsync, replace = os.fsync, os.replace
+    monkeypatch.setattr(os, "fsync", lambda *a: (calls.append("fsync"), fsync(*a))[1])
+    monkeypatch.setattr(os, "replace", lambda *a: (calls.append("replace"), replace(*a))[1])
+    write_atomic(tmp_path / "x", "text")
+    assert calls == ["fsync", "replace"]
+
+
+# JSON
+
+
+def test_numbers_survive_the_way_to_disk_and_back():
+    text = json.dumps(encode(HARD), allow_nan=False)
+    back = decode(json.loads(text, parse_constant=reject_constant))
+    assert math.isnan(back["a"][2].pop("b"))
+    assert back == {**HARD, "a": [math.inf, -math.inf, {}]}
+
+
+def test_tuples_become_lists_and_numbers_stay_numbers():
+    assert encode({"slopes": (0.1, math.inf)}) == {"slopes": [0.1, "inf"]}
+
+
+def test_every_file_of_a_run_is_strict_json(tmp_path):
+    run = RunDirectory(tmp_path / "s0-abc")
+    run.start("a: 1\n", {"x": math.inf})
+    run.append("metrics.jsonl", {"zo/fd_snr_db": math.inf, "train/loss": 0.1})
+    run.append("metrics.jsonl", {"zo/fd_snr_db": math.nan})
+    run.finish({"schema": SCHEMA, "status": "done", "signal": -math.inf})
+    for file in run.path.iterdir():
+        if file.suffix in (".json", ".jsonl"):
+            texts = [file.read_text(encoding="utf-8")]
+            for text in texts[0].splitlines() if file.suffix == ".jsonl" else texts:
+                json.loads(text, parse_constant=reject_constant)
+    rows = list(read_lines(run.path / "metrics.jsonl"))
+    assert rows[0] == {"zo/fd_snr_db": math.inf, "train/loss": 0.1}
+    assert math.isnan(rows[1]["zo/fd_snr_db"])
+    assert run.result() == {"schema": SCHEMA, "status": "done", "signal": -math.inf}
+
+
+# RunDirectory
+
+
+def test_rows_are_on_disk_as_soon_as_they_are_appended(tmp_path):
+    run = RunDirectory(tmp_path / "s0-abc")
+    run.start("", {})
+    for step in range(3):
+        run.append("journal.jsonl", {"step": step})
+        assert len(list(read_lines(run.path / "journal.jsonl"))) == step + 1
+    run.close()
+
+
+def test_a_start_removes_what_an_unfinished_run_left_and_nothing_else(tmp_path):
+    run = RunDirectory(tmp_path / "s0-abc")
+    run.start("first", {})
+    run.append("journal.jsonl", {"step": 0})
+    run.close()
+    for folder in ("best", "adapter", "wandb"):
+        (run.path / folder / "deep").mkdir(parents=True)
+    for name in ("error.txt", "metrics.jsonl", "result.json", "notes.md"):
+        (run.path / name).write_text("mine", encoding="utf-8")
+    run.start("second", {})
+    assert {path.name for path in run.path.iterdir()} == {"config.yaml", "meta.json", "notes.md"}
+    assert (run.path / "config.yaml").read_text(encoding="utf-8") == "second"
+
+
+def test_a_start_does_not_follow_a_link_out_of_the_run(tmp_path):
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "precious").write_text("", encoding="utf-8")
+    run = RunDirectory(tmp_path / "s0-abc")
+    run.path.mkdir()
+    (run.path / "best").symlink_to(outside)
+    run.start("", {})
+    assert (outside / "precious").exists()
+    assert not (run.path / "best").is_symlink()
+
+
+def test_a_folder_is_replaced_as_a_whole_or_not_at_all(tmp_path):
+    run = RunDirectory(tmp_path)
+    run.replace("best", lambda folder: (folder / "one").write_text("1", encoding="utf-8"))
+    run.replace("best", lambda folder: (folder / "two").write_text("2", encoding="utf-8"))
+    assert [path.name for path in (tmp_path / "best").iterdir()] == ["two"]
+
+    def fail(folder):
+        (folder / "three").write_text("3", encoding="utf-8")
+        raise RuntimeError("no space")
+
+    with pytest.raises(RuntimeError, match="no space"):
+        run.replace("best", fail)
+    assert [path.name for path in (tmp_path / "best").iterdir()] == ["two"]
+    assert [path.name for path in tmp_path.iterdir()] == ["best"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "{",
+        '{"schema": 1',
+        "[]",
+        "null",
+        '{"schema": 0}',
+        '{"status": "done"}',
+        f'{{"schema": {SCHEMA + 1}}}',
+        "\xff",
+    ],
+)
+def test_what_is_not_a_whole_result_of_this_schema_is_no_result(text, tmp_path):
+    (tmp_path / "result.json").write_bytes(text.encode("latin-1"))
+    assert read_result(tmp_path / "result.json") is None
+
+
+def test_a_missing_result_is_no_result(tmp_path):
+    assert read_result(tmp_path / "result.json") is None
+
+
+def test_runs_are_found_in_a_fixed_order_and_only_where_runs_lie(tmp_path):
+    for place in ("t/m/b/s1-x", "t/m/a/s0-y", "t/m", "t/m/a/s0-y/deeper"):
+        (tmp_path / place).mkdir(parents=True, exist_ok=True)
+        (tmp_path / place / "result.json").write_text("{}", encoding="utf-8")
+    assert list(find_runs(tmp_path)) == [tmp_path / "t/m/a/s0-y", tmp_path / "t/m/b/s1-x"]
+
+
+def test_a_root_is_made_and_left_empty(tmp_path):
+    records.require_writable(tmp_path / "new" / "deeper")
+    assert list((tmp_path / "new" / "deeper").iterdir()) == []
+
+
+def test_a_root_that_cannot_be_made_is_refused(tmp_path):
+    (tmp_path / "file").write_text("", encoding="utf-8")
+    with pytest.raises(
+        UserError, match=r"^Invalid runtime\.root: '.*file/below' \(Not a directory\)\. Must be a folder"
+    ):
+        records.require_writable(tmp_path / "file" / "below")
+
+
+def test_the_environment_names_versions_and_the_command(monkeypatch):
+    monkeypatch.setattr("sys.argv", ["/somewhere/bin/zo-run", "rank=4"])
+    found = records.environment()
+    assert found["argv"] == ["zo-run", "rank=4"]
+    assert found["packages"]["zo-run"]
+    assert set(found["packages"]) <= set(records.PACKAGES)
+    assert found["started"].endswith("+00:00")

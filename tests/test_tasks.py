@@ -1,0 +1,177 @@
+"""Tasks: templates that only fill in, labels that mean what they say, splits that share nothing."""
+
+import json
+from collections import Counter
+
+import pytest
+
+from tests.cli.helpers import configure, write_rows
+from zo_runner.assets import grammar
+from zo_runner.config import build
+from zo_runner.errors import UserError
+from zo_runner.tasks.base import Example, Template
+from zo_runner.tasks.classification import JsonlTask, PocketTask
+
+# Template
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("{a.__class__}", "{a[0]}", "{a!r}", "{a:>99999999}", "{0}", "{}", "{a:{b}}", "{a b}", "{ a}"),
+        *("no field", "", "{{a}}", "{", "}", "{a", "a}", "{a} {b.c}"),
+    ],
+)
+def test_a_template_takes_nothing_but_plain_fields(text):
+    with pytest.raises(UserError) as refusal:
+        Template(text)
+    assert str(refusal.value).startswith(f"Invalid task.template: {text!r}. Must be text with ")
+
+
+def test_values_are_filled_in_as_they_are_and_not_read_again():
+    row = {"a": " {b} {{x}} %s ", "b": "secret", "c": 3}
+    assert Template("{{{a}}} It was").render(row) == "{{b} {{x}} %s} It was"
+    assert Template("{c}, {a}").render(row) == "3, {b} {{x}} %s"
+
+
+def test_a_field_that_the_row_lacks_is_an_error():
+    with pytest.raises(KeyError, match="b"):
+        Template("{a} {b}").render({"a": 1})
+
+
+# Label words
+
+
+@pytest.mark.parametrize(
+    ("words", "allowed"),
+    [
+        (["good"], "at least two different words"),
+        (["good", "good"], "at least two different words"),
+        ([True, False], "words, quoted where YAML would read something else"),
+        ([1, 2], "words, quoted where YAML would read something else"),
+    ],
+)
+def test_label_words_are_different_words(words, allowed):
+    with pytest.raises(UserError) as refusal:
+        build(configure().task)(label_words=words)
+    assert str(refusal.value) == f"Invalid task.label_words: {words!r}. Must be {allowed}."
+
+
+def test_the_longest_prompt_has_at_least_one_token():
+    with pytest.raises(UserError, match=r"^Invalid task\.max_length: 0\. Must be >= 1\."):
+        build(configure().task)(max_length=0)
+
+
+# JsonlTask
+
+
+def jsonl(folder, **arguments):
+    defaults = {"template": "{text}", "label_words": ["bad", "good"], "label_field": "label", "labels": None}
+    return JsonlTask(**{"path": str(folder), "max_length": 8, **defaults, **arguments})
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [[0, 1], ["neg", "pos"], [False, True], ["1", 1], [0, False], ["", "x"], [1.5, 2.5], [[1], [2]]],
+    ids=str,
+)
+def test_any_json_value_can_be_a_label_and_only_equals_itself(labels, tmp_path):
+    rows = [{"text": "a", "label": labels[1]}, {"text": "b", "label": labels[0]}]
+    task = jsonl(write_rows(tmp_path, train=rows, dev=rows, test=rows), labels=labels)
+    assert task.load(0).train == [Example("a", 1), Example("b", 0)]
+
+
+@pytest.mark.parametrize(("labels", "value"), [([0, 1], True), ([0, 1], "1"), (["0", "1"], 1), ([False, True], 1)])
+def test_a_label_of_another_type_is_not_the_same_label(labels, value, tmp_path):
+    rows = [{"text": "a", "label": value}]
+    with pytest.raises(UserError, match=rf"^Invalid label at .*train\.jsonl:1: {value!r}\. Must be one of "):
+        jsonl(write_rows(tmp_path, train=rows), labels=labels).load(0)
+
+
+def test_a_label_may_be_zero_or_false_but_not_null(tmp_path):
+    rows = [{"text": "a", "label": None}]
+    with pytest.raises(UserError, match=r"no 'label'"):
+        jsonl(write_rows(tmp_path, train=rows)).load(0)
+
+
+@pytest.mark.parametrize("labels", [[0], [0, 1, 2], [0, 0], ["a", "a"]])
+def test_there_is_one_value_per_label_word(labels, tmp_path):
+    with pytest.raises(UserError, match=r"^Invalid task\.labels: .*Must be 2 different values, one per label word\."):
+        jsonl(tmp_path, labels=labels)
+
+
+def test_files_keep_their_order_and_their_split(tmp_path):
+    splits = {name: [{"text": f"{name} {i}", "label": i % 2} for i in range(5)] for name in ("train", "dev", "test")}
+    task = jsonl(write_rows(tmp_path, **splits))
+    loaded = task.load(0)
+    for name, rows in splits.items():
+        assert getattr(loaded, name) == [Example(row["text"], row["label"]) for row in rows]
+    assert task.load(1) == loaded
+
+
+def test_line_separators_inside_a_text_do_not_split_a_row(tmp_path):
+    rows = [{"text": "one\u2028two\u0085three", "label": 0}]
+    write_rows(tmp_path)
+    (tmp_path / "train.jsonl").write_text(json.dumps(rows[0], ensure_ascii=False) + "\r\n", encoding="utf-8")
+    assert jsonl(tmp_path).load(0).train == [Example(rows[0]["text"], 0)]
+
+
+# PocketTask
+
+
+def pocket(name, **arguments):
+    return build(configure(f"task={name}").task)(**arguments)
+
+
+@pytest.mark.parametrize("name", ["pocket_sentiment", "pocket_entailment"])
+def test_pocket_splits_share_nothing_and_have_the_sizes_asked_for(name):
+    task = pocket(name)
+    assert isinstance(task, PocketTask)
+    for seed in range(3):
+        splits = task.load(seed)
+        parts = [splits.train, splits.dev, splits.test]
+        assert [len(part) for part in parts] == [1000, 500, 1000]
+        prompts = [{example.prompt for example in part} for part in parts]
+        assert sum(map(len, prompts)) == len(set().union(*prompts)) == 2500
+
+
+def test_pocket_splits_follow_the_seed_and_the_test_part_does_not():
+    task = pocket("pocket_sentiment", num_train=100, num_dev=50, num_test=60)
+    one, again, other = task.load(0), task.load(0), task.load(1)
+    assert one == again
+    assert one.test == other.test
+    assert one.train != other.train
+    assert one.dev != other.dev
+
+
+def test_a_larger_training_set_leaves_the_test_set_alone():
+    small, large = (pocket("pocket_entailment", num_train=n, num_dev=10, num_test=30) for n in (10, 200))
+    assert small.load(0).test == large.load(0).test
+
+
+@pytest.mark.parametrize("name", ["pocket_sentiment", "pocket_entailment"])
+def test_pocket_labels_are_balanced_enough_to_learn_from(name):
+    task = pocket(name)
+    splits = task.load(0)
+    for part in (splits.train, splits.dev, splits.test):
+        shares = [count / len(part) for count in Counter(example.label for example in part).values()]
+        assert len(shares) == len(task.label_words)
+        assert max(shares) - min(shares) < 0.2
+
+
+@pytest.mark.parametrize("name", ["sentiment", "entailment"])
+def test_a_pocket_task_asks_in_the_words_that_its_model_was_pretrained_on(name):
+    task = pocket(f"pocket_{name}")
+    assert task.template.text == grammar.TEMPLATES[name]
+    assert task.label_words == list(grammar.LABEL_WORDS[name])
+
+
+@pytest.mark.parametrize("size", ["num_train", "num_dev", "num_test"])
+def test_no_pocket_split_is_empty(size):
+    with pytest.raises(UserError, match=rf"^Invalid task\.{size}: 0\. Must be >= 1\."):
+        pocket("pocket_sentiment", **{size: 0})
+
+
+def test_more_examples_than_the_grammar_has_are_refused():
+    with pytest.raises(UserError, match=r"^Invalid task\.num_train: 9000\. Must be "):
+        pocket("pocket_entailment", num_train=9000).load(0)

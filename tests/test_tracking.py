@@ -1,0 +1,247 @@
+"""Weights & Biases beside our own files: a mirror that never stops a run and never tells a key."""
+
+import math
+import socket
+import struct
+import warnings
+
+import pytest
+import wandb
+from wandb.errors import CommError, UsageError
+from wandb.proto import wandb_internal_pb2
+
+from tests.cli.helpers import SMALL, read_jsonl, the_run, zo_run
+from zo_runner import tracking
+from zo_runner.errors import RunWarning
+
+KEY = "0123456789abcdef0123456789abcdef01234567"
+OPTIONS = {"project": "p", "entity": None, "name": "n", "group": "g", "config": {"rank": 8}}
+
+
+def records_of(file):
+    """The records of an offline W&B file: a LevelDB log (7 bytes of header, then chunks in blocks of 32 KiB)."""
+    data, position, parts = file.read_bytes(), 7, []
+    while position + 7 <= len(data):
+        left_in_block = 32768 - position % 32768
+        if left_in_block < 7:
+            position += left_in_block
+            continue
+        size, kind = struct.unpack_from("<HB", data, position + 4)
+        parts.append(data[position + 7 : position + 7 + size])
+        position += 7 + size
+        if kind in (1, 4):  # a whole record, or the last part of one
+            record = wandb_internal_pb2.Record()
+            record.ParseFromString(b"".join(parts))
+            parts = []
+            yield record
+
+
+def key_of(item):
+    return item.key or "/".join(item.nested_key)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A run with the default tracker, offline, while a key is configured."""
+    root = tmp_path_factory.mktemp("tracked")
+    wandb.teardown()
+    words = [word for word in SMALL if word != "tracker=none"]
+    ended = zo_run(*words, f"runtime.root={root}", env={"WANDB_API_KEY": KEY, "WANDB_MODE": "offline"})
+    assert ended.code == 0, ended.err
+    assert ended.err == ""
+    yield the_run(root)
+    wandb.teardown()
+
+
+# A whole run
+
+
+def test_the_offline_file_mirrors_our_own(run):
+    (file,) = run.glob("wandb/offline-run-*/run-*.wandb")
+    records = list(records_of(file))
+    start = next(record.run for record in records if record.HasField("run"))
+    assert (start.project, start.run_group) == ("zo-run", "pocket_sentiment/pocket_opt")
+    assert start.display_name == "ar1zo rank=8 seed=0"
+    config = {key_of(item): item.value_json for item in start.config.update}
+    assert config["rank"] == "8"
+    assert '"name":"ar1zo"' in config["method"].replace(" ", "")
+
+    history = [{key_of(i): i.value_json for i in r.history.item} for r in records if r.HasField("history")]
+    events = read_jsonl(run / "metrics.jsonl")
+    assert len(history) == len(events)
+    for event, row in zip(events, history, strict=True):
+        assert {key: float(row[key]) for key in event} == pytest.approx(event)
+    assert any("zo/fd_snr" in row for row in history)
+    assert any("train/loss" in row for row in history)
+
+
+def test_a_key_in_the_environment_is_in_no_file_of_the_run(run):
+    files = [path for path in run.rglob("*") if path.is_file()]
+    assert any(path.suffix == ".wandb" for path in files)
+    assert [path for path in files if KEY.encode() in path.read_bytes()] == []
+
+
+def test_no_tracker_leaves_no_folder(tmp_path):
+    assert zo_run(*SMALL, "budget.queries=4", f"runtime.root={tmp_path}").code == 0
+    assert [path for path in tmp_path.rglob("*") if "wandb" in path.name] == []
+
+
+# Which mode
+
+
+class FakeRun:
+    """What wandb.init would return."""
+
+    def __init__(self):
+        self.rows, self.summary, self.finished = [], {}, False
+
+    def define_metric(self, *_, **__):
+        pass
+
+    def log(self, row):
+        self.rows.append(row)
+
+    def finish(self):
+        self.finished = True
+
+
+@pytest.fixture
+def calls(monkeypatch, tmp_path):
+    """No key, no mode, no network; calls of wandb.init are noted instead of made."""
+    for name in ("WANDB_API_KEY", "WANDB_MODE", "WANDB_BASE_URL"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+
+    def no_network(*_):
+        raise AssertionError("the network was asked")
+
+    monkeypatch.setattr(socket.socket, "connect", no_network)
+    monkeypatch.setattr(socket, "getaddrinfo", no_network)
+    noted = []
+
+    def init(**options):
+        noted.append(options)
+        return FakeRun()
+
+    monkeypatch.setattr(wandb, "init", init)
+    return noted
+
+
+def tracker(tmp_path, mode="auto"):
+    return tracking.WandbTracker(tmp_path, mode=mode, **OPTIONS)
+
+
+def test_without_a_key_a_run_is_recorded_offline(calls, tmp_path):
+    tracker(tmp_path)
+    (options,) = calls
+    assert (options["mode"], options["dir"]) == ("offline", str(tmp_path))
+    assert {key: options[key] for key in OPTIONS} == OPTIONS
+
+
+@pytest.mark.parametrize("where", ["environment", "netrc"])
+def test_with_a_key_a_run_is_recorded_online(where, calls, tmp_path, monkeypatch):
+    if where == "environment":
+        monkeypatch.setenv("WANDB_API_KEY", KEY)
+    else:
+        (tmp_path / "netrc").write_text(f"machine api.wandb.ai\n  login user\n  password {KEY}\n", encoding="utf-8")
+    tracker(tmp_path)
+    assert [options["mode"] for options in calls] == ["online"]
+
+
+def test_a_key_for_another_server_does_not_count(calls, tmp_path, monkeypatch):
+    monkeypatch.setenv("WANDB_BASE_URL", "https://wandb.example.org")
+    (tmp_path / "netrc").write_text(f"machine api.wandb.ai login user password {KEY}\n", encoding="utf-8")
+    tracker(tmp_path)
+    assert [options["mode"] for options in calls] == ["offline"]
+
+
+@pytest.mark.parametrize(("given", "environment", "used"), [
+    ("offline", None, "offline"),
+    ("online", None, "online"),
+    ("online", "offline", "offline"),
+    ("offline", "disabled", "disabled"),
+    ("auto", "online", "online"),
+])  # fmt: skip
+def test_a_mode_that_was_given_is_used_and_the_environment_wins(given, environment, used, calls, tmp_path, monkeypatch):
+    if environment:
+        monkeypatch.setenv("WANDB_MODE", environment)
+    tracker(tmp_path, given)
+    assert [options["mode"] for options in calls] == [used]
+
+
+# Faults
+
+
+@pytest.mark.parametrize("error", [CommError("no route\nto host"), UsageError("api_key not configured"), OSError("x")])
+def test_without_a_network_a_run_goes_on_offline_with_one_warning(error, calls, tmp_path, monkeypatch):
+    def init(**options):
+        calls.append(options)
+        if options["mode"] == "online":
+            raise error
+        return FakeRun()
+
+    monkeypatch.setattr(wandb, "init", init)
+    with pytest.warns(RunWarning) as caught:
+        made = tracker(tmp_path, "online")
+    first_line = str(error).splitlines()[0]
+    assert [str(w.message) for w in caught] == [
+        f"W&B cannot be reached ({first_line}); recording offline, `wandb sync` uploads it later"
+    ]
+    assert [options["mode"] for options in calls] == ["online", "offline"]
+    made.log({"step": 1})
+    assert made._run.rows == [{"step": 1}]
+
+
+@pytest.mark.parametrize("mode", ["offline", "online"])
+def test_where_not_even_offline_works_a_run_goes_on_without(mode, calls, tmp_path, monkeypatch):
+    def init(**options):
+        raise CommError("broken")
+
+    monkeypatch.setattr(wandb, "init", init)
+    with pytest.warns(RunWarning) as caught:
+        made = tracker(tmp_path, mode)
+    assert len(caught) == (2 if mode == "online" else 1)
+    assert str(caught[-1].message) == "W&B stopped recording (broken); metrics.jsonl goes on"
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        made.log({"step": 1})
+        made.finish({"x": 1})
+
+
+@pytest.mark.parametrize("broken", ["log", "finish"])
+def test_a_fault_on_the_way_warns_once_and_stays_silent(broken, calls, tmp_path, monkeypatch):
+    def fail(*_):
+        raise RuntimeError("service died")
+
+    monkeypatch.setattr(FakeRun, broken, fail)
+    made = tracker(tmp_path)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        for step in range(3):
+            made.log({"step": step})
+        made.finish({})
+        made.finish({})
+    assert [str(w.message) for w in caught] == ["W&B stopped recording (service died); metrics.jsonl goes on"]
+
+
+def test_a_run_survives_a_tracker_that_dies(tmp_path, monkeypatch):
+    def init(**_):
+        made = FakeRun()
+        made.log = lambda row: 1 / 0
+        return made
+
+    monkeypatch.setattr(wandb, "init", init)
+    words = [word for word in SMALL if word != "tracker=none"]
+    ended = zo_run(*words, "budget.queries=8", f"runtime.root={tmp_path}", env={"WANDB_MODE": "offline"})
+    assert ended.code == 0
+    assert ended.err.splitlines() == [
+        "zo-run: warning: W&B stopped recording (division by zero); metrics.jsonl goes on"
+    ]
+    assert len(read_jsonl(the_run(tmp_path) / "metrics.jsonl")) > 3
+
+
+def test_the_summary_leaves_out_what_wandb_cannot_hold(calls, tmp_path):
+    made = tracker(tmp_path)
+    made.finish({"status": "done", "loss": 0.5, "snr": math.inf, "x": math.nan})
+    assert made._run.summary == {"status": "done", "loss": 0.5}
+    assert made._run.finished

@@ -1,0 +1,281 @@
+"""The loop: what is spent is what was granted, dev is read on time, and the best is the best on dev."""
+
+import itertools
+import math
+from dataclasses import dataclass, field
+
+import pytest
+import torch
+
+from zo_runner.budget import Ledger
+from zo_runner.encoding import Encoded
+from zo_runner.evaluation import Noise, Score
+from zo_runner.methods import MeZO
+from zo_runner.train import BatchOrder, Trainer
+
+SIZE, BATCH = 10, 4
+EXAMPLES = [Encoded((i, i + 1), i % 2) for i in range(SIZE)]
+
+
+class Rows(list):
+    """A batch of the fake evaluator."""
+
+    @property
+    def tokens(self):
+        return sum(len(example.ids) for example in self)
+
+
+@dataclass
+class Bowl:
+    """An evaluator without a model: a bowl over one parameter vector, dev scores from a script."""
+
+    theta: torch.Tensor
+    scores: list = field(default_factory=list)
+    seen: list = field(default_factory=list)
+    scored: int = 0
+
+    def batches(self, examples, extra_padding=0):
+        return [Rows(examples[:1]), Rows(examples[1:])]
+
+    def loss(self, *batches):
+        self.seen.append([example.ids[0] for batch in batches for example in batch])
+        return (self.theta**2).sum()
+
+    def score(self, examples):
+        self.scored += 1
+        return self.scores.pop(0) if self.scores else Score(1.0 / self.scored, 0.5)
+
+
+@dataclass
+class Notes:
+    """An observer that writes everything down."""
+
+    steps: list = field(default_factory=list)
+    events: list = field(default_factory=list)
+    improvements: list = field(default_factory=list)
+
+    def stepped(self, report, readings):
+        self.steps.append((report, dict(readings)))
+
+    def logged(self, event):
+        self.events.append(event)
+
+    def improved(self):
+        self.improvements.append(len(self.steps))
+
+    def dev(self):
+        return [event["queries"] for event in self.events if "dev/loss" in event]
+
+
+def trainer(*, queries=20, eval_every=8, log_every=3, noise=None, scores=(), method=MeZO, lr=0.01):
+    theta = torch.ones(3)
+    return Trainer(
+        method=method([theta], lr=lr, eps=1e-3),
+        evaluator=Bowl(theta, list(scores)),
+        train=EXAMPLES,
+        dev=EXAMPLES[:3],
+        order=BatchOrder(SIZE, BATCH, 0),
+        ledger=Ledger(queries),
+        noise=noise or Noise(repeats=0),
+        eval_every=eval_every,
+        log_every=log_every,
+        observer=Notes(),
+    )
+
+
+# Budget
+
+
+@pytest.mark.parametrize(("queries", "steps"), [(2, 1), (3, 1), (20, 10), (21, 10)])
+def test_the_number_of_steps_follows_from_the_budget(queries, steps):
+    t = trainer(queries=queries)
+    outcome = t.run()
+    assert outcome.status == "done"
+    assert [report.step for report, _ in t.observer.steps] == list(range(steps))
+    assert t.ledger.queries == {"train": 2 * steps, "calibration": 0, "noise": 0}
+    assert t.ledger.examples == 2 * steps * BATCH
+    assert t.ledger.tokens == 2 * steps * BATCH * 2
+    assert len(outcome.step_seconds) == steps
+    assert t.ledger.charged <= queries
+
+
+def test_both_queries_of_a_step_see_the_same_batch_and_each_step_the_next():
+    t = trainer(queries=12)
+    t.run()
+    batches = t.evaluator.seen
+    assert batches[::2] == batches[1::2]
+    assert batches[::2] == [[EXAMPLES[i].ids[0] for i in t.order[step]] for step in range(6)]
+
+
+def test_dev_and_noise_are_booked_and_not_charged():
+    t = trainer(queries=20, noise=Noise(repeats=4, every=5))
+    t.run()
+    assert t.ledger.queries == {"train": 20, "calibration": 0, "noise": 4 * 2}
+    assert t.ledger.charged == 20
+    assert t.ledger.examples == 20 * BATCH
+    assert t.ledger.evaluated == 3 * len(t.observer.dev())
+    assert all(t.ledger.seconds[phase] > 0 for phase in ("train", "noise", "eval"))
+
+
+def test_measuring_noise_does_not_change_the_trajectory():
+    slopes = []
+    for noise in (Noise(repeats=0), Noise(repeats=4, every=2)):
+        t = trainer(noise=noise)
+        t.run()
+        slopes.append([report.slopes for report, _ in t.observer.steps])
+    assert slopes[0] == slopes[1]
+
+
+@pytest.mark.parametrize("queries", [1, 3])
+def test_a_method_that_does_not_spend_what_it_declares_is_caught(queries):
+    class Other(MeZO):
+        def step(self, closure):
+            for _ in range(queries - 2):
+                closure()
+            if queries > 1:
+                return super().step(closure)
+            return float(closure())
+
+    with pytest.raises(RuntimeError, match=f"^Other made {queries} queries in a step and declares 2"):
+        trainer(method=Other).run()
+
+
+def test_a_method_cannot_spend_beyond_the_budget():
+    class Greedy(MeZO):
+        def step(self, closure):
+            while True:
+                closure()
+
+    t = trainer(queries=6, method=Greedy)
+    with pytest.raises(RuntimeError, match=r"^Query 7 exceeds the budget of 6"):
+        t.run()
+    assert t.ledger.charged == 6
+
+
+def test_a_step_without_a_report_is_caught():
+    class Silent(MeZO):
+        def step(self, closure):
+            return float(closure() + closure())
+
+    with pytest.raises(RuntimeError, match=r"^Silent made 2 queries"):
+        trainer(method=Silent).run()
+
+
+# Dev
+
+
+@pytest.mark.parametrize(
+    ("queries", "eval_every", "at"),
+    [
+        (20, 8, [0, 8, 16, 20]),
+        (20, 10, [0, 10, 20]),
+        (21, 20, [0, 20]),
+        (12, 5, [0, 6, 10, 12]),
+        (8, 1, [0, 2, 4, 6, 8]),
+        (4, 100, [0, 4]),
+    ],
+)
+def test_dev_is_read_before_the_first_step_then_on_schedule_and_at_the_end(queries, eval_every, at):
+    t = trainer(queries=queries, eval_every=eval_every)
+    outcome = t.run()
+    assert t.observer.dev() == at
+    assert (outcome.zero_shot.step, outcome.last.queries) == (0, at[-1])
+
+
+def test_the_best_is_chosen_by_accuracy_then_loss_and_never_before_a_step():
+    scores = [Score(0.1, 0.99), Score(0.9, 0.6), Score(0.8, 0.7), Score(0.7, 0.7), Score(0.7, 0.7), Score(0.1, 0.6)]
+    t = trainer(queries=10, eval_every=2, scores=scores)
+    outcome = t.run()
+    assert outcome.zero_shot.score == scores[0]
+    assert (outcome.best.step, outcome.best.score) == (3, Score(0.7, 0.7))
+    assert (outcome.last.step, outcome.last.score) == (5, Score(0.1, 0.6))
+    assert t.observer.improvements == [1, 2, 3]
+
+
+# Events
+
+
+def test_train_events_hold_the_mean_loss_since_the_last_one():
+    t = trainer(queries=14, log_every=3)
+    t.run()
+    events = [event for event in t.observer.events if "train/loss" in event]
+    losses = [report.loss for report, _ in t.observer.steps]
+    assert [event["step"] for event in events] == [1, 4, 7]
+    assert [event["train/loss"] for event in events] == pytest.approx(
+        [losses[0], sum(losses[1:4]) / 3, sum(losses[4:7]) / 3]
+    )
+    assert events[1]["zo/slope"] == t.observer.steps[3][0].slopes[-1]
+    assert "zo/atom" not in events[0]
+
+
+def test_readings_of_the_signal_reach_the_observer_and_the_outcome():
+    t = trainer(queries=6, noise=Noise(std=0.01, repeats=8, every=100))
+    outcome = t.run()
+    assert outcome.signal == t.observer.steps[-1][1]
+    assert set(outcome.signal) == {"zo/signal", "zo/noise", "zo/fd_snr", "zo/fd_snr_db"}
+
+
+def test_two_runs_of_one_seed_are_the_same_run():
+    one, two = trainer(noise=Noise(std=0.1, repeats=4)), trainer(noise=Noise(std=0.1, repeats=4))
+    one.run()
+    two.run()
+    assert one.observer.steps == two.observer.steps
+    assert torch.equal(one.evaluator.theta, two.evaluator.theta)
+
+
+# Divergence
+
+
+def test_a_loss_that_is_no_number_ends_the_run_at_its_step():
+    t = trainer(queries=20)
+    loss = t.evaluator.loss
+    t.evaluator.loss = lambda *batches: loss(*batches) * (math.nan if t.method.steps == 4 else 1.0)
+    outcome = t.run()
+    assert outcome.status == "diverged"
+    assert outcome.error == "the loss is nan at step 4 (query 9)"
+    assert outcome.best.step == 4
+    assert len(t.observer.steps) == 4
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_a_dev_loss_that_is_no_number_ends_the_run(bad):
+    outcome = trainer(queries=20, scores=[Score(1.0, 0.5), Score(bad, 0.5)]).run()
+    assert outcome.status == "diverged"
+    assert outcome.error == f"the dev loss is {bad} at step 4 (query 8)"
+    assert outcome.best is None
+
+
+# BatchOrder
+
+
+@pytest.mark.parametrize(("size", "batch_size"), [(10, 5), (12, 4), (7, 7), (5, 1)])
+def test_every_example_is_seen_once_per_epoch(size, batch_size):
+    order = BatchOrder(size, batch_size, 0)
+    steps = size // batch_size
+    epochs = [list(itertools.chain(*(order[epoch * steps + i] for i in range(steps)))) for epoch in range(3)]
+    assert [sorted(epoch) for epoch in epochs] == [list(range(size))] * 3
+    if size > 5:
+        assert len({tuple(epoch) for epoch in epochs}) == 3
+
+
+def test_incomplete_batches_are_left_out():
+    order = BatchOrder(10, 4, 0)
+    first = order[0] + order[1]
+    assert len(set(first)) == 8
+    assert len(order[2]) == 4
+
+
+def test_a_batch_is_a_function_of_seed_and_step():
+    order = BatchOrder(100, 10, 3)
+    forward = [order[step] for step in range(25)]
+    assert [BatchOrder(100, 10, 3)[step] for step in reversed(range(25))] == forward[::-1]
+    assert BatchOrder(100, 10, 4)[0] != forward[0]
+    state = torch.get_rng_state()
+    _ = BatchOrder(100, 10, 3)[0]
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+@pytest.mark.parametrize("batch_size", [0, -1, 11])
+def test_a_batch_has_between_one_and_all_examples(batch_size):
+    with pytest.raises(ValueError, match=rf"^Invalid batch_size: {batch_size}\. Must be from 1 to the 10 training ex"):
+        BatchOrder(10, batch_size, 0)
