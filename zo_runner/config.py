@@ -234,7 +234,9 @@ def cautions(cfg: DictConfig, typed: Collection[str]) -> list[str]:
     silent: dict[str, str] = {}
     if cfg.method.trains == "full":
         reason = f"method={cfg.method.name} trains every parameter of the model and has no adapter"
-        silent = dict.fromkeys(("rank", "alpha", "adapter", "adapter.target_modules", "seeds.adapter"), reason)
+        silent = dict.fromkeys(
+            ("rank", "alpha", "adapter", "adapter.target_modules", "seeds.adapter", "method.scaling"), reason
+        )
     elif cfg.method.get("atoms") == "all":
         silent = dict.fromkeys(("method.order", "method.offsets"), "every query covers all atoms")
     notes = [f"{key} has no effect: {reason}" for key, reason in silent.items() if key in typed]

@@ -70,7 +70,7 @@ def execute(cfg: DictConfig, known: dict[str, Any], directory: RunDirectory) -> 
     ledger = Ledger(cfg.budget.queries)
     outcome = Outcome()
     directory.start(OmegaConf.to_yaml(cfg, resolve=True), {**environment(), **parts.facts})
-    result: dict[str, Any] = {**_head(cfg, known, directory), "status": "failed", "error": None}
+    result: dict[str, Any] = {**_head(cfg, known, directory), "status": "failed", "error": None, "metrics": {}}
     observer = _observer(cfg, parts, directory)
     try:
         outcome = _trainer(cfg, parts, ledger, observer).run()
@@ -85,7 +85,7 @@ def execute(cfg: DictConfig, known: dict[str, Any], directory: RunDirectory) -> 
         raise
     finally:
         result |= _tail(ledger, outcome, memory.read(parts.base.device), time.perf_counter() - started)
-        observer.close({"status": result["status"], **_flat(result.get("metrics", {}))})
+        observer.close({"status": result["status"], **_flat(result["metrics"])})
         directory.finish(result)
     return result
 

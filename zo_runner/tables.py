@@ -23,7 +23,7 @@ FINISHED = ("done", "diverged")
 # Parts of a run's identity that all rows of a table must share.
 GRANTED = ("task", "model", "budget", "batch_size", "runtime")
 # Shown in columns of their own.
-_SHOWN = ("rank", "method.lr", "method.name")
+_SHOWN = ("rank", "method.lr", "method.eps", "method.name")
 
 
 @dataclass(frozen=True)
@@ -116,7 +116,7 @@ def numbers(rows: list[Row]) -> pd.DataFrame:
     for row in rows:
         line: dict[str, Any] = {"method": row.identity["method.name"], "rank": row.identity.get("rank")}
         line |= {key: row.identity.get(key) for key in extra}
-        line |= {"lr": row.identity.get("method.lr"), "n": len(row.done)}
+        line |= {"lr": row.identity.get("method.lr"), "eps": row.identity.get("method.eps"), "n": len(row.done)}
         line |= {"diverged": len(row.results) - len(row.done), "missing": row.missing}
         for name, read in _COLUMNS.items():
             line[name], line[f"{name}_sd"] = _mean_sd([read(result) for result in row.done])

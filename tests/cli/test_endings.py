@@ -36,13 +36,15 @@ def test_an_interrupted_run_says_so_and_starts_afresh(command, tmp_path, monkeyp
     assert (result["status"], result["queries"]["train"]) == ("interrupted", 6)
     assert len(read_jsonl(run / "journal.jsonl")) == 3
 
-    (run / "best").mkdir(exist_ok=True)
+    (run / "adapter").mkdir()
+    (run / "adapter" / "stale").touch()
     again = zo_run(*command)
     assert again.code == 0
     assert "cached" not in again.out
     assert the_run(tmp_path) == run
     assert read_json(run / "result.json")["status"] == "done"
     assert len(read_jsonl(run / "journal.jsonl")) == 6
+    assert not (run / "adapter" / "stale").exists()
     assert read_jsonl(run / "metrics.jsonl")[0]["step"] == 0
 
 

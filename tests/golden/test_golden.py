@@ -5,7 +5,7 @@ import pytest
 from tests.golden import FILE, cases, slopes
 
 
-@pytest.mark.parametrize(("model", "method"), cases())
+@pytest.mark.parametrize(("model", "method"), list(cases()))
 def test_first_slopes_are_the_recorded_ones(model: str, method: str) -> None:
     recorded = json.loads(FILE.read_text(encoding="utf-8"))[f"{model}/{method}"]
     # Kernels round differently on other processors: a difference of losses keeps about four digits.
