@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -54,8 +55,11 @@ except SystemExit:
 
 def test_an_interrupt_from_outside_gives_130_and_leaves_the_status(tmp_path):
     command = [SCRIPT, *SMALL, "budget.queries=1000000", "budget.eval_every=1000000", f"runtime.root={tmp_path}"]
+    # A shell's background job ignores SIGINT, and its children inherit that: the run under test must not.
+    listening = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    pipe = subprocess.PIPE
     with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ
+        command, stdout=pipe, stderr=pipe, text=True, env=os.environ, preexec_fn=listening
     ) as process:
         deadline = time.monotonic() + 300
         while not list(tmp_path.rglob("journal.jsonl")):
