@@ -17,7 +17,7 @@ run: $(STAMP) ## run the embedded default experiment: zo-run with no arguments
 	$(BIN)/zo-run
 
 test: check ## everything that must pass: ruff, mypy, import contracts, pytest
-	$(OFFLINE) $(BIN)/python -m pytest
+	$(OFFLINE) $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
 
 check: lint types imports ## only the linters and the types
 
