@@ -10,6 +10,7 @@ that the best of the grid made. lr=auto pays for its calibration out of the same
 import json
 import subprocess
 import sys
+import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -38,14 +39,15 @@ def rates(method: str) -> list[str]:
 def run(case: Case, root: Path) -> list[dict[str, Any]]:
     """The results of one case: auto first, then the grid."""
     model, method, rank = case
+    folder = Path(tempfile.mkdtemp(dir=root))
     command = [
         *(sys.executable, "-m", "zo_runner.cli", "-m", f"model={model}", f"method={method}", f"rank={rank}"),
         *(f"method.lr={','.join(rates(method))}", f"budget.queries={QUERIES}", f"budget.eval_every={QUERIES}"),
-        *("noise=none", "tracker=none", "runtime.threads=1", f"runtime.root={root}"),
+        *("noise=none", "tracker=none", "runtime.threads=1", f"runtime.root={root}", f"hydra.sweep.dir={folder}"),
     ]
-    done = subprocess.run(command, check=True, capture_output=True, text=True, cwd=HOME)
-    lines = [line for line in done.stdout.splitlines() if "; " in line and str(root) in line and " queries" in line]
-    return [json.loads((Path(line.rsplit("; ", 1)[1]) / "result.json").read_text(encoding="utf-8")) for line in lines]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, cwd=HOME)
+    jobs = [json.loads(line) for line in (folder / "jobs.jsonl").read_text(encoding="utf-8").splitlines()]
+    return [json.loads((Path(job["run"]) / "result.json").read_text(encoding="utf-8")) for job in jobs]
 
 
 def judge(results: list[dict[str, Any]]) -> dict[str, Any]:
@@ -69,6 +71,7 @@ def judge(results: list[dict[str, Any]]) -> dict[str, Any]:
 def main() -> None:
     """Run, judge, print."""
     root = Path(sys.argv[1]).resolve()
+    root.mkdir(parents=True, exist_ok=True)
     cases = [(model, method, rank) for model in MODELS for method in METHODS for rank in RANKS]
     with ThreadPoolExecutor(AT_ONCE) as pool:
         found = list(pool.map(lambda case: judge(run(case, root)), cases))

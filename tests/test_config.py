@@ -10,7 +10,7 @@ from hydra.utils import get_class
 from omegaconf import OmegaConf
 
 from tests.cli.helpers import compose, configure, write_rows
-from zo_runner import cli, config
+from zo_runner import cli, config, identity
 from zo_runner.errors import UserError
 
 CONF = cli.HOME / "conf"
@@ -21,7 +21,7 @@ METHODS = {f.stem: OmegaConf.to_container(OmegaConf.load(f)) for f in FILES if f
 
 
 def identify(*overrides):
-    return config.run_id(config.identity(configure(*overrides)))
+    return identity.run_id(identity.identify(configure(*overrides)))
 
 
 # Every file
@@ -79,8 +79,8 @@ def test_the_fall_backs_of_a_method_are_its_own_defaults(node):
 
 
 def test_the_same_command_is_the_same_run_whatever_the_order_of_its_words():
-    first, second = (config.identity(compose(*words)) for words in (("rank=4", "seed=1"), ("seed=1", "rank=4")))
-    assert config.run_id(first) == config.run_id(second) == identify("rank=4", "seed=1")
+    first, second = (identity.identify(compose(*words)) for words in (("rank=4", "seed=1"), ("seed=1", "rank=4")))
+    assert identity.run_id(first) == identity.run_id(second) == identify("rank=4", "seed=1")
     assert re.fullmatch("[0-9a-f]{10}", identify())
 
 
@@ -130,7 +130,7 @@ def test_atom_choices_count_only_where_atoms_are_chosen(override):
 
 @pytest.mark.parametrize("stream", ["data", "adapter", "order", "direction"])
 def test_a_seed_of_one_stream_overrides_that_stream_alone(stream):
-    seeds = config.identity(configure("seed=3", f"seeds.{stream}=5"))["seeds"]
+    seeds = identity.identify(configure("seed=3", f"seeds.{stream}=5"))["seeds"]
     assert seeds == {"data": 3, "adapter": 3, "order": 3, "direction": 3} | {stream: 5}
 
 
@@ -158,7 +158,7 @@ def test_a_changed_block_of_a_large_file_is_noticed_at_both_ends(tmp_path):
         if mark is not None:
             content[mark] = 1
         file.write_bytes(content)
-        marks[mark] = config.fingerprint([file])
+        marks[mark] = identity.fingerprint([file])
     assert len(set(marks.values())) == 3
 
 

@@ -15,8 +15,9 @@ from zo_runner import evaluation, scoring
 from zo_runner.assets import ASSETS
 from zo_runner.assets.grammar import pretraining_documents
 from zo_runner.encoding import Encoder
-from zo_runner.evaluation import Evaluator, Noise
+from zo_runner.evaluation import Evaluator
 from zo_runner.models import load_base
+from zo_runner.noise import Noise
 from zo_runner.seeds import fold_in
 from zo_runner.tasks.base import Example, Scoring
 

@@ -14,7 +14,7 @@ from wandb.proto import wandb_internal_pb2
 from tests.cli.helpers import SMALL, read_json, read_jsonl, the_run, zo_run
 from zo_runner import tracking
 from zo_runner.errors import RunWarning
-from zo_runner.evaluation import Noise
+from zo_runner.noise import Noise
 from zo_runner.records import decode
 
 KEY = "0123456789abcdef0123456789abcdef01234567"

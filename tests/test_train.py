@@ -10,8 +10,9 @@ import torch
 
 from zo_runner.budget import Ledger
 from zo_runner.encoding import Encoded
-from zo_runner.evaluation import Noise, Score
+from zo_runner.evaluation import Score
 from zo_runner.methods import AR1ZO, MeZO
+from zo_runner.noise import Noise
 from zo_runner.train import BatchOrder, Coverage, Trainer
 
 SIZE, BATCH = 10, 4

@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from transformers import PreTrainedModel
 
 from zo_runner.atoms import lora_alpha
-from zo_runner.errors import UserError
+from zo_runner.errors import UserError, invalid
 from zo_runner.seeds import generator
 
 NAME = "default"
@@ -108,6 +108,26 @@ def save(model: PreTrainedModel | PeftModel, folder: Path) -> None:
         model.save_pretrained(str(folder), save_embedding_layers=False)
     else:
         model.save_pretrained(str(folder))
+
+
+def load(model: PreTrainedModel, folder: Path, key: str) -> PeftModel:
+    """Wrap `model` with a saved adapter, in eval mode and without gradients.
+
+    Args:
+        model: base model; it is changed in place.
+        folder: holds an adapter in PEFT's format.
+        key: configuration key, for messages.
+
+    Raises:
+        UserError: no adapter, or one of another model.
+    """
+    try:
+        loaded = PeftModel.from_pretrained(model, str(folder))
+    except (OSError, ValueError, RuntimeError, KeyError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise invalid(key, str(folder), f"an adapter of this model ({reason})") from None
+    loaded.requires_grad_(False)
+    return loaded.eval()
 
 
 def restore(model: PreTrainedModel | PeftModel, folder: Path) -> None:

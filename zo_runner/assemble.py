@@ -9,12 +9,14 @@ from omegaconf import DictConfig, OmegaConf
 
 from zo_runner import adapters
 from zo_runner.calibration import QUERIES_PER_PROBE
-from zo_runner.config import AUTO, build, calibrates
+from zo_runner.config import build, calibrates
 from zo_runner.encoding import Encoded, Encoder
 from zo_runner.errors import UserError, invalid
 from zo_runner.evaluation import Evaluator
 from zo_runner.methods.base import ZerothOrder
 from zo_runner.models import Base, load_base, pick_device, set_threads
+from zo_runner.records import SCHEMA, RunDirectory
+from zo_runner.schema import AUTO
 from zo_runner.seeds import fold_in
 from zo_runner.tasks.base import Scoring, Splits, Task
 from zo_runner.tracking import NoTracker, Tracker, WandbTracker
@@ -140,6 +142,19 @@ def assemble(cfg: DictConfig) -> Parts:
     }
     dev, test = on.encoder.encode(on.splits.dev, "dev"), on.encoder.encode(on.splits.test, "test")
     return Parts(on.base, model, method, scout, on.evaluator(model), train, dev, test, order, facts)
+
+
+def head(cfg: DictConfig, known: dict[str, Any], directory: RunDirectory) -> dict[str, Any]:
+    """What result.json says first, whatever the job."""
+    return {
+        "schema": SCHEMA,
+        "job": cfg.job,
+        "run_id": directory.run_id,
+        "model": cfg.model.name,
+        "task": cfg.task.name,
+        "seed": cfg.seed,
+        "identity": known,
+    }
 
 
 def first_prompt(text: str, encoded: Encoded) -> dict[str, Any]:

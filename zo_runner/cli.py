@@ -18,7 +18,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from zo_runner import config
+from zo_runner import config, identity, schema
 from zo_runner.errors import RunWarning, UserError, invalid
 from zo_runner.records import RunDirectory, find_runs, read_result, require_writable
 
@@ -64,7 +64,7 @@ def _job(cfg: DictConfig) -> float | None:
     }
     try:
         directory, result = _run(cfg, overrides)
-        note["run"] = None if directory is None else str(directory)
+        note["run"] = str(directory) if cfg.job == "train" else None  # what the table at the end compares
         return result.get("objective")
     except UserError as error:
         note["error"] = str(error)
@@ -87,8 +87,8 @@ def _run(cfg: DictConfig, overrides: list[str]) -> tuple[Path | None, dict[str, 
         return None, {}
     for caution in config.cautions(cfg, {override.split("=")[0].lstrip("+~") for override in overrides}):
         warnings.warn(caution, RunWarning, stacklevel=2)
-    known = config.identity(cfg)
-    name = f"s{cfg.seed}-{config.run_id(known)}"
+    known = identity.identify(cfg)
+    name = f"s{cfg.seed}-{identity.run_id(known)}"
     folder = cfg.method.name if cfg.job == "train" else cfg.job
     directory = RunDirectory(Path(cfg.runtime.root) / cfg.task.name / cfg.model.name / folder / name)
     result = directory.result()
@@ -173,7 +173,7 @@ def _agrees(run: Path, cfg: DictConfig, keys: list[str]) -> bool:
         saved = OmegaConf.load(run / "config.yaml")
     except OSError:
         return False
-    trained = OmegaConf.select(saved, "job") == "train"
+    trained = OmegaConf.select(saved, "job") == "train"  # other jobs have nothing that a table compares
     return trained and all(OmegaConf.select(saved, key) == OmegaConf.select(cfg, key) for key in keys)
 
 
@@ -181,8 +181,7 @@ def _write_table(runs: list[Path], folder: Path) -> bool:
     """Print and save the table of some runs. False if a part of it was refused."""
     from zo_runner import tables
 
-    found = (read_result(run / "result.json") for run in runs)
-    results = [result for result in found if result is not None and result["job"] == "train"]
+    results = [result for result in (read_result(run / "result.json") for run in runs) if result is not None]
     text, refused = tables.write(results, folder)
     if text:
         _say(f"\n{text}\n{folder / 'table.md'}  {folder / 'table.csv'}")
@@ -197,7 +196,7 @@ def main() -> None:
     # Hydra's parser takes no overrides on both sides of a flag; a person adds -m wherever the cursor is.
     sys.argv[1:] = sorted(sys.argv[1:], key=lambda word: word not in ("-m", "--multirun"))
     _quiet()
-    config.register(HOME / "sweeps")
+    schema.register(HOME / "sweeps")
     try:
         _job()
     except KeyboardInterrupt:

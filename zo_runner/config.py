@@ -1,27 +1,17 @@
-"""The configuration: schema, range checks, run identity, and `build`, the one caller of instantiate. No torch."""
+"""The configuration: range checks, cautions, and `build`, the one caller of instantiate. No torch."""
 
-import hashlib
-import json
 import math
 import re
-from collections.abc import Collection, Iterable
-from dataclasses import dataclass, field, fields, is_dataclass
+from collections.abc import Collection
+from dataclasses import fields, is_dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
-from hydra.core.config_store import ConfigStore
-from omegaconf import II, MISSING, DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from zo_runner.errors import UserError, invalid, one_of
-from zo_runner.tasks.files import local_files
+from zo_runner.schema import ATOMS, AUTO, DTYPES, JOBS, SCALINGS, TRAINS, RunConfig
 
-JOBS = ("train", "evaluate", "probe", "table")
-DTYPES = ("float32", "bfloat16", "float16")
-SCALINGS = ("canonical", "rslora", "topology")
-ATOMS = ("one", "all")
-TRAINS = ("adapter", "full")
-AUTO = "auto"
 ALLOWED_TARGETS = ("zo_runner.", "torch.optim.")
 
 # Keys of a method or task node that describe it and are not arguments of its constructor.
@@ -29,138 +19,6 @@ DESCRIPTION = ("name", "version", "trains", "scaling", "lr_scale", "fallback")
 
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
-
-
-@dataclass
-class ModelConfig:
-    """The base model. `path` is a Hub id, a folder, or, when embedded, the name of a model that the package carries."""
-
-    name: str = MISSING
-    path: str | None = None
-    revision: str | None = None
-    embedded: bool = False
-    bos: str = "native"
-    trust_remote_code: bool = False
-
-
-@dataclass
-class AdapterConfig:
-    """Which modules LoRA adapts: a list of names, or "all-linear"."""
-
-    name: str = MISSING
-    target_modules: Any = MISSING
-
-
-@dataclass
-class BudgetConfig:
-    """What a run may spend, in queries; `eval_every` in queries, `log_every` in steps."""
-
-    name: str = MISSING
-    queries: int = MISSING
-    eval_every: int = MISSING
-    log_every: int = MISSING
-
-
-@dataclass
-class NoiseConfig:
-    """Evaluation noise: `std` is added on purpose, `repeats` evaluations every `every` steps measure what there is."""
-
-    name: str = MISSING
-    std: float = 0.0
-    repeats: int = MISSING
-    every: int = MISSING
-
-
-@dataclass
-class CalibrationConfig:
-    """What `method.lr=auto` and `method.eps=auto` measure: `probes` directions a radius, an FD-SNR to reach, in dB."""
-
-    probes: int = 32
-    fd_snr_db: float = 20.0
-
-
-@dataclass
-class EvaluateConfig:
-    """What `job=evaluate` scores: a split, by the base or a saved adapter, after `shots` solved examples."""
-
-    adapter: str | None = None
-    shots: int = 0
-    split: str = "test"
-
-
-@dataclass
-class ProbeConfig:
-    """The grid of `job=probe`, and where it is measured: at draws of A, after some steps, or at a saved adapter."""
-
-    ranks: list[int] = field(default_factory=lambda: [1, 4, 16, 64])
-    atoms: list[str] = field(default_factory=lambda: list(ATOMS))
-    scalings: list[str] = field(default_factory=lambda: list(SCALINGS))
-    directions: int = 64
-    inits: int = 8
-    steps: int = 0
-    adapter: str | None = None
-    gradient: bool = True
-
-
-@dataclass
-class TrackerConfig:
-    """Weights & Biases, or none."""
-
-    name: str = MISSING
-    project: str | None = None
-    entity: str | None = None
-    mode: str = "auto"
-
-
-@dataclass
-class SeedsConfig:
-    """The four independent random streams; all follow `seed` unless set."""
-
-    data: int = II("seed")
-    adapter: int = II("seed")
-    order: int = II("seed")
-    direction: int = II("seed")
-
-
-@dataclass
-class RuntimeConfig:
-    """Where and how to run. Only `dtype` may change a number, and only it is part of the run's identity."""
-
-    root: str = "runs"
-    device: str = "auto"
-    dtype: str = "float32"
-    threads: int | None = None
-
-
-@dataclass
-class RunConfig:
-    """Everything a run is. `method` and `task` are open nodes whose YAML lists every argument."""
-
-    job: str = "train"
-    model: ModelConfig = field(default_factory=ModelConfig)
-    task: dict[str, Any] = field(default_factory=dict)
-    method: dict[str, Any] = field(default_factory=dict)
-    adapter: AdapterConfig = field(default_factory=AdapterConfig)
-    budget: BudgetConfig = field(default_factory=BudgetConfig)
-    noise: NoiseConfig = field(default_factory=NoiseConfig)
-    tracker: TrackerConfig = field(default_factory=TrackerConfig)
-    calibration: CalibrationConfig = field(default_factory=CalibrationConfig)
-    evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
-    probe: ProbeConfig = field(default_factory=ProbeConfig)
-    rank: int = 8
-    alpha: float = 16.0
-    seed: int = 0
-    batch_size: int = 16
-    seeds: SeedsConfig = field(default_factory=SeedsConfig)
-    runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
-
-
-def register(sweeps: Path) -> None:
-    """Make the schema, and each YAML in `sweeps` as `+sweeps=NAME`, known to Hydra."""
-    store = ConfigStore.instance()
-    store.store(name="run_schema", node=RunConfig)
-    for file in sorted(sweeps.glob("*.yaml")):
-        store.store(group="sweeps", name=file.stem, node=OmegaConf.load(file), package="_global_")
 
 
 def check(cfg: DictConfig) -> None:
@@ -341,97 +199,3 @@ def cautions(cfg: DictConfig, typed: Collection[str]) -> list[str]:
             "difference; method.eps=1e-2 or float32 is safer, and zo/fd_snr shows which it is"
         )
     return notes
-
-
-def identity(cfg: DictConfig) -> dict[str, Any]:
-    """What makes a run the run it is: the resolved configuration without what cannot change a number.
-
-    Left out: the tracker, `runtime` but for its dtype, names of presets, and keys without effect in this job or
-    combination. A file or folder counts by its content, not its place.
-
-    Raises:
-        UserError: a path that leads nowhere.
-    """
-    plain = OmegaConf.to_container(cfg, resolve=True)
-    assert isinstance(plain, dict)
-    known: dict[str, Any] = {str(key): value for key, value in plain.items()}
-    known["runtime"] = {"dtype": known["runtime"]["dtype"]}
-    for key in ("model", "task"):
-        _identify_path(known[key], key)
-    if cfg.job == "evaluate":
-        if cfg.evaluate.adapter is not None:
-            known["evaluate"]["adapter"] = _content(cfg.evaluate.adapter, "evaluate.adapter")
-        kept = {key: known[key] for key in ("job", "model", "task", "batch_size", "evaluate", "runtime")}
-        return {**kept, "seeds": {"data": known["seeds"]["data"]}}
-    if cfg.job == "probe":
-        return _identity_of_probe(cfg, known)
-    for key in ("job", "tracker", "seed", "evaluate", "probe"):  # the streams in `seeds` carry what `seed` means
-        del known[key]
-    for key in ("adapter", "budget", "noise"):
-        del known[key]["name"]
-    del known["budget"]["log_every"]
-    if cfg.method.get("lr") != AUTO:
-        known["method"].pop("lr_scale", None)
-    if not calibrates(cfg):
-        del known["calibration"]
-        known["method"].pop("fallback", None)
-    if known["method"]["trains"] == "full":
-        del known["rank"], known["alpha"], known["adapter"], known["seeds"]["adapter"], known["method"]["scaling"]
-    elif known["method"].get("atoms") == "all":
-        del known["method"]["order"], known["method"]["offsets"]
-    return known
-
-
-def _identity_of_probe(cfg: DictConfig, known: dict[str, Any]) -> dict[str, Any]:
-    kept = {key: known[key] for key in ("job", "model", "task", "batch_size", "alpha", "probe", "seeds", "runtime")}
-    if cfg.probe.adapter is not None:
-        kept["probe"]["adapter"] = _content(cfg.probe.adapter, "probe.adapter")
-    method = known["method"] if cfg.probe.steps else {"eps": known["method"]["eps"]}
-    targets, noise = known["adapter"]["target_modules"], known["noise"]
-    return {**kept, "method": method, "targets": targets, "noise": {key: noise[key] for key in ("std", "repeats")}}
-
-
-def run_id(known: dict[str, Any]) -> str:
-    """Ten hexadecimal digits of an identity."""
-    return hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()[:10]
-
-
-def _identify_path(node: dict[str, Any], key: str) -> None:
-    """Let the content of files stand for their path. A Hub id stays, and its revision with it."""
-    path = node.get("path")
-    if path is None or node.get("embedded"):
-        return
-    if key == "task":
-        node["path"] = fingerprint(local_files(node))
-        for origin in ("dataset", "config", "revision"):  # a local copy is read, whatever it is a copy of
-            node.pop(origin, None)
-    elif node.get("revision") is None or Path(path).expanduser().is_dir():
-        node["path"] = _content(path, "model.path", needs="config.json")
-
-
-def _content(path: str, key: str, needs: str = "") -> str:
-    folder = Path(path).expanduser()
-    if not (folder / needs).exists():
-        raise invalid(key, path, f"a folder that holds {needs}" if needs else "a folder that exists")
-    return fingerprint(file for file in folder.iterdir() if file.is_file() and not file.name.startswith("."))
-
-
-def fingerprint(files: Iterable[Path]) -> str:
-    """A hash of names and contents. Of a large file it reads the size and 64 blocks spread over it.
-
-    Args:
-        files: of a checkpoint or a data set.
-    """
-    block, spots = 1 << 16, 64
-    digest = hashlib.sha256()
-    for file in sorted(files):
-        size = file.stat().st_size
-        digest.update(f"{file.name}\0{size}\0".encode())
-        with file.open("rb") as stream:
-            if size <= block * spots:
-                digest.update(stream.read())
-                continue
-            for spot in range(spots):
-                stream.seek((size - block) * spot // (spots - 1))
-                digest.update(stream.read(block))
-    return f"sha256:{digest.hexdigest()[:32]}"

@@ -7,15 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
-from peft import PeftModel
 
 from zo_runner import adapters
-from zo_runner.assemble import first_prompt, ground
+from zo_runner.assemble import first_prompt, ground, head
 from zo_runner.encoding import join
 from zo_runner.errors import invalid
 from zo_runner.memory import PeakMemory
 from zo_runner.models import Base
-from zo_runner.records import SCHEMA, RunDirectory, environment
+from zo_runner.records import RunDirectory, environment
 from zo_runner.seeds import fold_in
 from zo_runner.tasks.base import Example
 
@@ -47,23 +46,17 @@ def execute(cfg: DictConfig, known: dict[str, Any], directory: RunDirectory) -> 
     score = on.evaluator(model).score(encoded, cfg.batch_size)
     now = time.perf_counter()
     result = {
-        "schema": SCHEMA,
-        "job": "evaluate",
-        "run_id": directory.run_id,
+        **head(cfg, known, directory),
         "status": "done",
         "error": None,
-        "model": cfg.model.name,
-        "task": cfg.task.name,
         "adapter": cfg.evaluate.adapter,
         "shots": cfg.evaluate.shots,
         "split": cfg.evaluate.split,
-        "seed": cfg.seed,
         "metric": on.scoring.metrics[0],
         "metrics": {cfg.evaluate.split: score.as_dict()},
         "examples": len(examples),
         "seconds": {"eval": now - begun, "total": now - started},
         "peak_memory_bytes": memory.read(on.base.device),
-        "identity": known,
     }
     directory.finish(result)
     return result
@@ -101,11 +94,7 @@ def with_shots(examples: list[Example], train: list[Example], shots: int, seed: 
 def _adapted(base: Base, folder: Path) -> Any:
     """The base with what a run saved: an adapter, or every parameter of the model."""
     if (folder / "adapter_config.json").is_file():
-        try:
-            return PeftModel.from_pretrained(base.model, str(folder)).eval()
-        except (OSError, ValueError, RuntimeError, KeyError) as error:
-            reason = str(error).strip().splitlines()[0]
-            raise invalid("evaluate.adapter", str(folder), f"an adapter of this model ({reason})") from None
+        return adapters.load(base.model, folder, "evaluate.adapter")
     if (folder / "model.safetensors").is_file():
         adapters.restore(base.model, folder)
         return base.model

@@ -1,4 +1,4 @@
-"""The loss of a batch, the score of a split, and the noise of an evaluation."""
+"""The loss of a batch and the score of a split."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -21,7 +21,6 @@ from zo_runner.encoding import Encoded
 from zo_runner.generation import greedy_answers
 from zo_runner.metrics import ANSWER_METRICS, token_f1
 from zo_runner.scoring import WORKSPACE_BYTES, Model, answer_log_probs, option_log_probs
-from zo_runner.seeds import generator, normal
 from zo_runner.tasks.base import Scoring
 
 # What one more forward costs, in tokens of a forward under way: on a CPU reading the weights once more (about the
@@ -239,38 +238,3 @@ def _cross_entropy(logits: Sequence[float], label: int) -> float:
     """In float64, where many losses are summed."""
     row = torch.tensor(logits, dtype=torch.float64)
     return float(row.logsumexp(0) - row[label])
-
-
-@dataclass(frozen=True)
-class Noise:
-    """How evaluation noise arises and how it is measured.
-
-    Noise is measured by evaluating one batch again at one point, rows permuted and padding widened: the exact loss
-    does not change, its rounding does.
-
-    Args:
-        std: standard deviation of Gaussian noise added to every evaluation on purpose, in loss units; 0 adds none.
-        repeats: re-evaluations per measurement, M; 0 measures nothing.
-        every: steps between measurements.
-        seed: of the noise stream.
-    """
-
-    std: float = 0.0
-    repeats: int = 8
-    every: int = 100
-    seed: int = 0
-
-    def due(self, step: int) -> bool:
-        """Whether the noise is measured before `step`."""
-        return self.repeats > 0 and step % self.every == 0
-
-    def variant(self, examples: Sequence[Encoded], step: int, repeat: int) -> tuple[list[Encoded], int]:
-        """The same examples in another order, and extra columns of padding."""
-        order = torch.randperm(len(examples), generator=generator(self.seed, "noise", "order", step, repeat))
-        return [examples[i] for i in order.tolist()], repeat
-
-    def disturb(self, loss: torch.Tensor, *path: str | int) -> torch.Tensor:
-        """The loss with injected noise; every `path` has its own."""
-        if self.std == 0.0:
-            return loss
-        return loss + self.std * normal((), self.seed, "noise", *path).to(loss.device)

@@ -140,7 +140,7 @@ def _bag_f1(predicted: set[str], gold: set[str]) -> float:
 
 
 def _aligned_f1(predicted: list[set[str]], gold: list[set[str]]) -> float:
-    from scipy.optimize import linear_sum_assignment  # type: ignore[import-untyped]
+    from scipy.optimize import linear_sum_assignment  # type: ignore[import-untyped]  # scipy has no types
 
     scores = np.array([[_bag_f1(p, g) for p in predicted] for g in gold])
     rows, columns = linear_sum_assignment(scores, maximize=True)

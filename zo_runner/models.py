@@ -73,7 +73,7 @@ def pick_device(name: str) -> torch.device:
     try:
         device = torch.device(name)
         torch.empty(1, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError):
+    except (RuntimeError, AssertionError, NotImplementedError):  # what torch raises, by kind of device
         raise invalid("runtime.device", name, "auto, cpu, or an accelerator of this machine such as cuda:0") from None
     return device
 

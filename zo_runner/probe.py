@@ -3,42 +3,19 @@
 At a fixed point, K random directions u are drawn per cell of the grid {one atom, all atoms} x scalings x ranks, and
 each gives an observed slope g and, where autograd fits in memory, the exact directional derivative <grad, u>. The point
 is the initialisation (B = 0, several draws of A), what some training steps make of it, or a saved adapter.
-Directions, noise and draws of A are the same numbers in every cell, so that cells differ by rank and scaling only.
 """
 
-import copy
-import itertools
-import math
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
-from functools import partial
-from pathlib import Path
 from typing import Any
 
-import torch
+import pandas as pd
 from omegaconf import DictConfig, OmegaConf
-from peft import PeftModel
-from tqdm import tqdm
 
-from zo_runner import adapters, probe_report
-from zo_runner.assemble import Ground, first_prompt, ground, method_of, tracker_of
-from zo_runner.atoms import lora_alpha
-from zo_runner.batches import Batch
-from zo_runner.budget import Ledger
-from zo_runner.directions import Closure, Direction, losses_along
-from zo_runner.encoding import Encoded
-from zo_runner.errors import invalid
-from zo_runner.evaluation import Evaluator, Noise
+from zo_runner import probe_report
+from zo_runner.assemble import first_prompt, ground, head, tracker_of
 from zo_runner.memory import PeakMemory
-from zo_runner.methods import AR1ZO
-from zo_runner.probe_report import Cell
-from zo_runner.records import SCHEMA, RunDirectory, environment
-from zo_runner.seeds import fold_in
-from zo_runner.snr import loss_noise_variance
-from zo_runner.train import BatchOrder
-
-Groups = list[dict[str, Any]]
+from zo_runner.records import RunDirectory, environment
+from zo_runner.signal_study import Study
 
 
 def execute(cfg: DictConfig, known: dict[str, Any], directory: RunDirectory) -> dict[str, Any]:
@@ -61,240 +38,23 @@ def execute(cfg: DictConfig, known: dict[str, Any], directory: RunDirectory) -> 
     directory.start(OmegaConf.to_yaml(cfg, resolve=True), {**environment(), **facts})
     tracker = tracker_of(cfg, directory.path, f"probe {_title(cfg)}")
     cells = study.cells()
-    for name, frame in (("probe", probe_report.summary(cells)), ("exponents", probe_report.exponents(cells))):
-        tracker.table(name, list(frame.columns), frame.to_numpy(object).tolist())
     text = probe_report.write(cells, directory.path, title=_title(cfg), facts=_facts(cfg, study))
+    for name in ("probe", "exponents"):
+        frame = pd.read_csv(directory.path / f"{name}.csv")
+        tracker.table(name, list(frame.columns), frame.to_numpy(object).tolist())
     result = {
-        "schema": SCHEMA,
-        "job": "probe",
-        "run_id": directory.run_id,
+        **head(cfg, known, directory),
         "status": "done",
         "error": None,
-        "model": cfg.model.name,
-        "task": cfg.task.name,
-        "seed": cfg.seed,
         "cells": len(cells),
         "queries": {"probe": study.ledger.queries["train"], "noise": study.ledger.queries["noise"]},
         "seconds": {"total": time.perf_counter() - started},
         "peak_memory_bytes": memory.read(on.base.device),
         "report": text,
-        "identity": known,
     }
     tracker.finish({"cells": len(cells)})
     directory.finish(result)
     return result
-
-
-@dataclass(frozen=True)
-class Point:
-    """An adapter at which directions are drawn.
-
-    Attributes:
-        model: base with adapter.
-        rank: of the adapter.
-        scaling: its name.
-        init: which draw of A.
-        groups: the adapter's parameters.
-    """
-
-    model: PeftModel
-    rank: int
-    scaling: str
-    init: int
-    groups: Groups
-
-
-class Study:
-    """All cells of one model and batch.
-
-    Args:
-        cfg: a checked configuration.
-        on: model and task.
-        train: training examples.
-    """
-
-    def __init__(self, cfg: DictConfig, on: Ground, train: list[Encoded]) -> None:
-        self.cfg, self.on, self.train = cfg, on, train
-        self.batch = [train[i] for i in BatchOrder(len(train), cfg.batch_size, fold_in(cfg.seeds.order, "probe"))[0]]
-        self.noise = Noise(std=cfg.noise.std, repeats=cfg.noise.repeats, seed=cfg.seeds.direction)
-        self.ledger = Ledger(2**62)
-        self.per_init = -(-cfg.probe.directions // cfg.probe.inits)
-
-    def cells(self) -> list[Cell]:
-        """Every cell, in the order of the grid."""
-        found: dict[tuple[str, str, int], list[Drawn]] = {}
-        bar = tqdm(desc="probe", unit="direction", disable=None, leave=False)
-        with bar:
-            for point in self.points():
-                noise = self._noise(point)
-                exact = self._gradient(point)
-                for atoms in self.cfg.probe.atoms:
-                    drawn = self._draw(point, atoms, exact, noise)
-                    found.setdefault((atoms, point.scaling, point.rank), []).append(drawn)
-                    bar.update(self.per_init)
-        return [_cell(key, drawn, self.cfg.method.eps) for key, drawn in sorted(found.items())]
-
-    def points(self) -> Iterator[Point]:
-        """Adapters, one after the other on the same base model."""
-        cfg = self.cfg
-        if cfg.probe.adapter is not None:
-            model = _saved(self.on.base.model, Path(cfg.probe.adapter))
-            groups = adapters.lora_groups(model)
-            rank, scaling = groups[0]["params"][0].shape[0], _scaling_of(model, cfg.alpha)
-            for init in range(cfg.probe.inits):
-                yield Point(model, rank, scaling, init, groups)
-            return
-        for rank, scaling, init in itertools.product(cfg.probe.ranks, cfg.probe.scalings, range(cfg.probe.inits)):
-            model = adapters.attach_lora(
-                self.on.base.model,
-                rank=rank,
-                alpha=cfg.alpha,
-                scaling=scaling,
-                target_modules=cfg.adapter.target_modules,
-                seed=fold_in(cfg.seeds.adapter, "probe", init),
-            )
-            point = Point(model, rank, scaling, init, adapters.lora_groups(model))
-            self._train(point)
-            yield point
-            model.unload()
-
-    def _train(self, point: Point) -> None:
-        """Take the steps that lead from the initialisation to the operating point."""
-        method = method_of(self.cfg, point.groups, self.cfg.seeds.direction)
-        order = BatchOrder(len(self.train), self.cfg.batch_size, self.cfg.seeds.order)
-        evaluator = self.on.evaluator(point.model)
-        for step in range(self.cfg.probe.steps):
-            batches = evaluator.batches([self.train[i] for i in order[step]])
-            method.step(partial(evaluator.loss, *batches))
-
-    @torch.no_grad()
-    def _draw(self, point: Point, atoms: str, exact: Groups | None, sigma2: float) -> "Drawn":
-        """Slopes along the cell's directions at one point."""
-        evaluator = self.on.evaluator(point.model)
-        batches = evaluator.batches(self.batch)
-        seed, eps = fold_in(self.cfg.seeds.direction, "probe", point.init), self.cfg.method.eps
-
-        def directions(groups: Groups) -> AR1ZO:
-            return AR1ZO(groups, lr=0.0, eps=eps, seed=seed, atoms=atoms, order="shuffled")
-
-        moved = directions(point.groups)
-        average = [{**g, "params": [torch.zeros_like(p) for p in g["params"]]} for g in point.groups]
-        slopes, derivatives = [], []
-        for i in range(self.per_init):
-            closure = self.ledger.meter(self._observed(evaluator, batches, point.init, i))
-            plus, minus = losses_along(closure, moved.direction(i), (eps, -eps))
-            slopes.append((plus - minus) / (2 * eps))
-            if exact is not None:
-                derivatives.append(_dot(directions(exact).direction(i)))
-                for part in directions(average).direction(i):
-                    part.view.add_(part.component, alpha=slopes[-1])
-        cosine = _cosine(average, exact) if exact is not None else None
-        return Drawn(point.init, tuple(slopes), tuple(derivatives), cosine, sigma2)
-
-    def _observed(self, evaluator: Evaluator, batches: list[Batch], init: int, i: int) -> Closure:
-        """The loss as a query sees it: the same added noise in every cell of the grid."""
-        count = itertools.count()
-
-        def loss() -> torch.Tensor:
-            return self.noise.disturb(evaluator.loss(*batches), "probe", init, i, next(count))
-
-        return loss
-
-    def _noise(self, point: Point) -> float:
-        """Variance of the loss noise at a point."""
-        if not self.noise.repeats:
-            return float(self.noise.std**2)
-        evaluator, losses = self.on.evaluator(point.model), []
-        with torch.inference_mode():
-            for repeat in range(self.noise.repeats):
-                variant = self.noise.variant(self.batch, point.init, repeat)
-                batches = evaluator.batches(*variant)
-                closure = self.ledger.meter(partial(evaluator.loss, *batches), purpose="noise")
-                losses.append(float(self.noise.disturb(closure(), "probe", "noise", point.rank, point.init, repeat)))
-        return loss_noise_variance(losses)
-
-    def _gradient(self, point: Point) -> Groups | None:
-        """The gradient of the batch's loss in the adapter's parameters, by autograd in float32; None if not wanted."""
-        if not self.cfg.probe.gradient:
-            return None
-        model: Any = point.model
-        if self.cfg.runtime.dtype != "float32":
-            model = copy.deepcopy(model).float()
-        groups = adapters.lora_groups(model)
-        parameters = [p for group in groups for p in group["params"]]
-        evaluator = self.on.evaluator(model)
-        for p in parameters:
-            p.requires_grad_(True)
-        try:
-            gradients = iter(torch.autograd.grad(evaluator.loss(*evaluator.batches(self.batch)), parameters))
-        except torch.OutOfMemoryError:
-            raise invalid("probe.gradient", True, "false: autograd does not fit into memory here") from None
-        finally:
-            for p in parameters:
-                p.requires_grad_(False)
-        return [{**group, "params": [next(gradients) for _ in group["params"]]} for group in groups]
-
-
-@dataclass(frozen=True)
-class Drawn:
-    """What the directions of one initialisation gave."""
-
-    init: int
-    slopes: tuple[float, ...]
-    exact: tuple[float, ...]
-    cosine: float | None
-    sigma2: float
-
-
-def _cell(key: tuple[str, str, int], drawn: list[Drawn], eps: float) -> Cell:
-    atoms, scaling, rank = key
-    known = all(part.cosine is not None for part in drawn)
-    return Cell(
-        atoms=atoms,
-        scaling=scaling,
-        rank=rank,
-        eps=eps,
-        slopes=tuple(slope for part in drawn for slope in part.slopes),
-        init=tuple(part.init for part in drawn for _ in part.slopes),
-        exact=tuple(value for part in drawn for value in part.exact) if known else None,
-        cosine=tuple(float(part.cosine) for part in drawn if part.cosine is not None) if known else None,
-        sigma2=sum(part.sigma2 for part in drawn) / len(drawn),
-    )
-
-
-def _dot(direction: Direction) -> float:
-    """<grad, u>, where the direction's views are those of the gradient."""
-    return sum(float((part.view.double() * part.component.double()).sum()) for part in direction)
-
-
-def _cosine(left: Groups, right: Groups) -> float:
-    a, b = (torch.cat([p.flatten().double() for group in side for p in group["params"]]) for side in (left, right))
-    return float(a @ b / (a.norm() * b.norm())) if a.norm() > 0 and b.norm() > 0 else 0.0
-
-
-def _saved(base: Any, folder: Path) -> PeftModel:
-    try:
-        model = PeftModel.from_pretrained(base, str(folder))
-    except (OSError, ValueError, RuntimeError, KeyError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise invalid("probe.adapter", str(folder), f"an adapter of this model ({reason})") from None
-    model.requires_grad_(False)
-    return model.eval()
-
-
-def _scaling_of(model: PeftModel, alpha: float) -> str:
-    """The scaling that a saved adapter was made with.
-
-    Raises:
-        UserError: none of ours at this alpha.
-    """
-    saved: Any = model.peft_config["default"]
-    if saved.use_rslora:
-        return "rslora"
-    for scaling in ("topology", "canonical"):
-        if math.isclose(saved.lora_alpha, lora_alpha(scaling, alpha, saved.r)):
-            return scaling
-    raise invalid("alpha", alpha, f"the adapter's: its lora_alpha is {saved.lora_alpha:g} at rank {saved.r}")
 
 
 def _title(cfg: DictConfig) -> str:

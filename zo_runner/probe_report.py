@@ -27,10 +27,9 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from zo_runner.records import encode, read_lines, write_atomic
+from zo_runner.schema import ATOMS, SCALINGS
 from zo_runner.snr import decibel, fd_snr, slope_noise_variance
 
-ATOMS = ("one", "all")
-SCALINGS = ("canonical", "rslora", "topology")
 THEORY = {
     (atoms, scaling): power + (0.5 if atoms == "all" else 0.0)
     for atoms in ATOMS

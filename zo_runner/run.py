@@ -8,16 +8,17 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from zo_runner import adapters
-from zo_runner.assemble import Parts, assemble, tracker_of
+from zo_runner.assemble import Parts, assemble, head, tracker_of
 from zo_runner.budget import Ledger
-from zo_runner.calibration import calibrate
-from zo_runner.config import AUTO, calibrates
+from zo_runner.calibration import Bench, calibrate
+from zo_runner.config import calibrates
 from zo_runner.errors import RunWarning
-from zo_runner.evaluation import Noise, Score
+from zo_runner.evaluation import Score
 from zo_runner.memory import PeakMemory
+from zo_runner.noise import Noise
 from zo_runner.observer import RunObserver
-from zo_runner.probing import ProbeBench
-from zo_runner.records import SCHEMA, RunDirectory, environment
+from zo_runner.records import RunDirectory, environment
+from zo_runner.schema import AUTO
 from zo_runner.seeds import fold_in
 from zo_runner.train import BatchOrder, Checkpoint, Outcome, Trainer
 
@@ -52,7 +53,7 @@ def execute(cfg: DictConfig, known: dict[str, Any], directory: RunDirectory) -> 
     except KeyboardInterrupt:
         result |= {"status": "interrupted"}
         raise
-    except Exception as error:
+    except Exception as error:  # whatever ended the run, its status and the traceback must be on disk
         (directory.path / "error.txt").write_text(traceback.format_exc(), encoding="utf-8")
         result |= {"error": f"{type(error).__name__}: {error}"}
         raise
@@ -84,7 +85,7 @@ def _calibrate(cfg: DictConfig, parts: Parts, ledger: Ledger, observer: RunObser
     """Measure what is `auto`, give it to the method, and return what result.json says of it."""
     if not calibrates(cfg):
         return {"calibration": None}
-    bench = ProbeBench(
+    bench = Bench(
         method=parts.scout,
         evaluator=parts.evaluator,
         examples=parts.train,
@@ -156,19 +157,13 @@ def label(cfg: DictConfig) -> str:
 def _head(cfg: DictConfig, known: dict[str, Any], directory: RunDirectory) -> dict[str, Any]:
     adapter = cfg.method.trains == "adapter"
     return {
-        "schema": SCHEMA,
-        "job": "train",
-        "run_id": directory.run_id,
+        **head(cfg, known, directory),
         "method": cfg.method.name,
-        "model": cfg.model.name,
-        "task": cfg.task.name,
         "rank": cfg.rank if adapter else None,
         "alpha": cfg.alpha if adapter else None,
         "scaling": cfg.method.scaling if adapter else None,
-        "seed": cfg.seed,
         "lr": cfg.method.get("lr"),
         "eps": cfg.method.get("eps"),
-        "identity": known,
     }
 
 

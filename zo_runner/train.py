@@ -1,6 +1,5 @@
 """The training loop. It knows methods, losses and the ledger; nothing of Hydra, PEFT or files."""
 
-import itertools
 import math
 import statistics
 import time
@@ -14,8 +13,9 @@ import torch
 from zo_runner.budget import Ledger
 from zo_runner.encoding import Encoded
 from zo_runner.errors import Diverged
-from zo_runner.evaluation import Evaluator, Noise, Score
+from zo_runner.evaluation import Evaluator, Score
 from zo_runner.methods.base import StepReport, ZerothOrder
+from zo_runner.noise import Noise
 from zo_runner.seeds import generator
 from zo_runner.snr import AtomMeters, SignalMeter
 
@@ -165,7 +165,7 @@ class Trainer:
             step = self.method.steps
             examples = [self.train[i] for i in self.order[step]]
             if self.noise.due(step):
-                self._measure_noise(meter, examples, step)
+                meter.add_noise(self.noise.re_evaluations(self.evaluator, self.ledger, examples, step, "measure", step))
             report = self._step(examples, outcome)
             losses.append(report.loss)
             for slope in report.slopes:
@@ -187,9 +187,8 @@ class Trainer:
         start = time.perf_counter()
         with self.ledger.clock("train"):
             batches = self.evaluator.batches(examples)
-            step, count = self.method.steps, itertools.count()
             closure = self.ledger.meter(
-                lambda: self.noise.disturb(self.evaluator.loss(*batches), "train", step, next(count)),
+                self.noise.observed(partial(self.evaluator.loss, *batches), "train", self.method.steps),
                 examples=len(examples),
                 tokens=sum(batch.tokens for batch in batches),
             )
@@ -210,16 +209,6 @@ class Trainer:
         coverage.visited = atoms.visited
         if coverage.queries is None and coverage.visited == coverage.atoms:
             coverage.queries = self.ledger.charged
-
-    def _measure_noise(self, meter: SignalMeter, examples: Sequence[Encoded], step: int) -> None:
-        with self.ledger.clock("noise"), torch.inference_mode():
-            losses = []
-            for repeat in range(self.noise.repeats):
-                variant, padding = self.noise.variant(examples, step, repeat)
-                batches = self.evaluator.batches(variant, padding)
-                closure = self.ledger.meter(partial(self.evaluator.loss, *batches), purpose="noise")
-                losses.append(float(self.noise.disturb(closure(), "measure", step, repeat)))
-        meter.add_noise(losses)
 
     def _evaluate(self, readings: Mapping[str, Any] | None = None) -> Checkpoint:
         with self.ledger.clock("eval"):

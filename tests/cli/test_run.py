@@ -6,7 +6,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from tests.cli.helpers import SMALL, read_json, read_jsonl, runs_below, snapshot, the_run, zo_run
-from zo_runner import config
+from zo_runner import identity
 
 RESULT = {
     *(
@@ -134,7 +134,7 @@ def test_the_journal_has_one_line_per_step_that_suffices_to_take_it_again(run):
 
 def test_the_saved_configuration_is_the_same_run(run, result):
     saved = OmegaConf.load(run / "config.yaml")
-    assert config.run_id(config.identity(saved)) == result["run_id"] == run.name.split("-")[1]
+    assert identity.run_id(identity.identify(saved)) == result["run_id"] == run.name.split("-")[1]
 
 
 def test_meta_json_says_where_the_numbers_come_from(run, command):

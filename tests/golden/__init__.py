@@ -13,7 +13,7 @@ from hydra import compose, initialize_config_dir
 
 from zo_runner.assemble import assemble
 from zo_runner.cli import HOME
-from zo_runner.config import register
+from zo_runner.schema import register
 
 FILE = Path(__file__).with_name("slopes.json")
 STEPS = 6

@@ -5,11 +5,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
-from zo_runner.errors import invalid, one_of
+from zo_runner.errors import invalid
 
 Loss = Literal["options", "answer", "f1"]
-LOSSES = ("options", "answer", "f1")
-METRICS = ("accuracy", "f1", "exact_match", "drop_f1", "drop_exact_match", "perplexity")
 
 
 @dataclass(frozen=True)
@@ -65,7 +63,7 @@ class Scoring:
         stop: texts that end a generated answer.
 
     Raises:
-        UserError: an unknown loss or metric, a length below 1.
+        UserError: a length below 1.
     """
 
     loss: Loss
@@ -77,13 +75,6 @@ class Scoring:
     stop: tuple[str, ...] = ("\n",)
 
     def __post_init__(self) -> None:
-        if self.loss not in LOSSES:
-            raise invalid("task.loss", self.loss, one_of(LOSSES))
-        for metric in self.metrics:
-            if metric not in METRICS:
-                raise invalid("task.metrics", metric, one_of(METRICS))
-        if not self.metrics:
-            raise invalid("task.metrics", [], f"at least one of {', '.join(METRICS)}")
         if self.max_length is not None and self.max_length < 1:
             raise invalid("task.max_length", self.max_length, ">= 1, or null for what the model can take")
         if self.max_new_tokens < 1:

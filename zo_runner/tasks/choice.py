@@ -4,14 +4,13 @@ from collections.abc import Sequence
 from typing import Any
 
 from zo_runner.errors import UserError, invalid
-from zo_runner.tasks.base import Example, Loss, Scoring, Splits, Template
-from zo_runner.tasks.fields import Fragment, check_loss, filled, null_prompt, null_template_of
-from zo_runner.tasks.prepare import preparation
+from zo_runner.tasks.base import Example, Loss, Scoring, Template
+from zo_runner.tasks.fields import Family, Fragment, check_loss, filled, null_prompt, null_template_of
 from zo_runner.tasks.rows import Row
-from zo_runner.tasks.sources import Hub, source
+from zo_runner.tasks.sources import Hub
 
 
-class MultipleChoice:
+class MultipleChoice(Family):
     """Options per row, of which one or more are right.
 
     Args:
@@ -48,22 +47,12 @@ class MultipleChoice:
         if not isinstance(self.options, str) and len(self.options) < 2:
             raise invalid("task.options", options, "at least two templates, or the name of a column with a list")
         check_loss(loss, ("answer", "options"))
-        self.scoring = Scoring(loss=loss, metrics=("accuracy",), calibrate=calibrate, max_length=max_length)
+        scoring = Scoring(loss=loss, metrics=("accuracy",), calibrate=calibrate, max_length=max_length)
         self.null_template = null_template_of(null_template, calibrate=calibrate)
-        self.prepare = preparation(prepare)
         self.label_field = label_field
-        self.source = source(**data)
+        super().__init__(scoring, prepare, data)
 
-    def load(self, seed: int) -> Splits:
-        """The splits that the data stream `seed` selects.
-
-        Raises:
-            UserError: files that cannot be read, a bad row.
-        """
-        return self.source.load(seed).examples(self._example)
-
-    def _example(self, raw: Row) -> Example:
-        row = self.prepare(raw)
+    def _example(self, row: Row) -> Example:
         prompt, texts = filled(self.template, row), self._texts(row)
         # An option that stands there twice is one option, under the number of the first.
         options = list(dict.fromkeys(texts))

@@ -5,14 +5,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from zo_runner.errors import UserError, invalid, one_of
-from zo_runner.tasks.base import Example, Loss, Scoring, Splits, Template
-from zo_runner.tasks.fields import check_loss, filled, null_prompt, null_template_of
-from zo_runner.tasks.prepare import preparation
+from zo_runner.tasks.base import Example, Loss, Scoring, Template
+from zo_runner.tasks.fields import Family, check_loss, filled, null_prompt, null_template_of
 from zo_runner.tasks.rows import Row
-from zo_runner.tasks.sources import source
 
 
-class Classification:
+class Classification(Family):
     """A label per row, and a word per label.
 
     Args:
@@ -56,29 +54,19 @@ class Classification:
         if len(self.label_words) < 2 or len(set(self.label_words)) != len(self.label_words):
             raise invalid("task.label_words", self.label_words, "at least two different words")
         check_loss(loss, ("options", "answer"))
-        self.scoring = Scoring(
+        scoring = Scoring(
             loss=loss, metrics=("accuracy",), calibrate=calibrate, single_token=single_token, max_length=max_length
         )
         self.null_template = null_template_of(null_template, calibrate=calibrate)
-        self.prepare = preparation(prepare)
         self.label_field = label_field
         self.labels = list(range(len(self.label_words))) if labels is None else list(labels)
         if len(self.labels) != len(self.label_words) or len({_key(v) for v in self.labels}) != len(self.labels):
             raise invalid("task.labels", self.labels, f"{len(self.label_words)} different values, one per label word")
-        self.source = source(**data)
+        super().__init__(scoring, prepare, data)
         if self.source.only_text:  # a number typed in YAML is the text that stands in the file
             self.labels = [str(label) if type(label) is int else label for label in self.labels]
 
-    def load(self, seed: int) -> Splits:
-        """The splits that the data stream `seed` selects.
-
-        Raises:
-            UserError: files that cannot be read, a bad row.
-        """
-        return self.source.load(seed).examples(self._example)
-
-    def _example(self, raw: Row) -> Example:
-        row = self.prepare(raw)
+    def _example(self, row: Row) -> Example:
         prompt = filled(self.template, row)
         label = row.require(self.label_field, "the key that task.label_field names")
         for index, value in enumerate(self.labels):

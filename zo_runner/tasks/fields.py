@@ -1,11 +1,42 @@
 """What the families of tasks share: templates filled from rows, and checks."""
 
 import string
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from typing import Any
 
 from zo_runner.errors import invalid, one_of
-from zo_runner.tasks.base import Template
+from zo_runner.tasks.base import Example, Scoring, Splits, Template
+from zo_runner.tasks.prepare import preparation
 from zo_runner.tasks.rows import Row
+from zo_runner.tasks.sources import source
+
+
+class Family(ABC):
+    """Rows from a source, each of which becomes an example.
+
+    Args:
+        scoring: how the examples are scored.
+        prepare: name of the function that prepares a row, see `prepare`; None for none.
+        data: `format` and what that source takes, see `sources`.
+    """
+
+    def __init__(self, scoring: Scoring, prepare: str | None, data: dict[str, Any]) -> None:
+        self.scoring = scoring
+        self.prepare = preparation(prepare)
+        self.source = source(**data)
+
+    def load(self, seed: int) -> Splits:
+        """The splits that the data stream `seed` selects.
+
+        Raises:
+            UserError: files that cannot be read, a bad row.
+        """
+        return self.source.load(seed).examples(lambda row: self._example(self.prepare(row)))
+
+    @abstractmethod
+    def _example(self, row: Row) -> Example:
+        """The example of a prepared row."""
 
 
 class Fragment(Template):

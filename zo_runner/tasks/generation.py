@@ -4,16 +4,14 @@ from collections.abc import Sequence
 from typing import Any
 
 from zo_runner.errors import UserError, invalid, one_of
-from zo_runner.tasks.base import Example, Loss, Scoring, Splits, Template
-from zo_runner.tasks.fields import check_loss, filled
-from zo_runner.tasks.prepare import preparation
+from zo_runner.tasks.base import Example, Loss, Scoring, Template
+from zo_runner.tasks.fields import Family, check_loss, filled
 from zo_runner.tasks.rows import Row
-from zo_runner.tasks.sources import source
 
 METRICS = ("f1", "exact_match", "drop_f1", "drop_exact_match")
 
 
-class Generation:
+class Generation(Family):
     """Gold answers per row. The first is the text that is learnt, followed by the first stop text.
 
     Args:
@@ -30,7 +28,7 @@ class Generation:
         data: `format` and what that source takes, see `sources`.
 
     Raises:
-        UserError: a malformed template, a metric that does not compare answers, an empty stop text.
+        UserError: a malformed template, no metric or one that does not compare answers, an empty stop text.
     """
 
     def __init__(
@@ -51,29 +49,21 @@ class Generation:
         for metric in metrics:
             if metric not in METRICS:
                 raise invalid("task.metrics", metric, one_of(METRICS))
+        if not metrics:
+            raise invalid("task.metrics", [], f"at least one of {', '.join(METRICS)}")
         if isinstance(stop, str) or not all(isinstance(text, str) and text for text in stop):
             raise invalid("task.stop", stop, "a list of texts, none of them empty")
-        self.scoring = Scoring(
+        scoring = Scoring(
             loss=loss,
             metrics=tuple(metrics),
             max_length=max_length,
             max_new_tokens=max_new_tokens,
             stop=tuple(stop),
         )
-        self.prepare = preparation(prepare)
         self.answers_field = answers_field
-        self.source = source(**data)
+        super().__init__(scoring, prepare, data)
 
-    def load(self, seed: int) -> Splits:
-        """The splits that the data stream `seed` selects.
-
-        Raises:
-            UserError: files that cannot be read, a bad row.
-        """
-        return self.source.load(seed).examples(self._example)
-
-    def _example(self, raw: Row) -> Example:
-        row = self.prepare(raw)
+    def _example(self, row: Row) -> Example:
         prompt = filled(self.template, row)
         value = row.require(self.answers_field, "the key that task.answers_field names")
         golds = [_spans(gold) for gold in (value if isinstance(value, list) else [value])]

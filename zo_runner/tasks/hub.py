@@ -88,7 +88,7 @@ def count(files: Sequence[Path]) -> int:
     Raises:
         UserError: a file that is not parquet.
     """
-    from pyarrow import ArrowException, parquet  # type: ignore[import-untyped]
+    from pyarrow import ArrowException, parquet  # type: ignore[import-untyped]  # pyarrow has no types
 
     try:
         return sum(parquet.read_metadata(file).num_rows for file in files)

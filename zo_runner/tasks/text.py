@@ -2,12 +2,12 @@
 
 from typing import Any
 
-from zo_runner.tasks.base import Example, Scoring, Splits
+from zo_runner.tasks.base import Example, Scoring
+from zo_runner.tasks.fields import Family
 from zo_runner.tasks.rows import Row
-from zo_runner.tasks.sources import source
 
 
-class Text:
+class Text(Family):
     """Documents of plain text.
 
     Args:
@@ -16,16 +16,8 @@ class Text:
     """
 
     def __init__(self, *, max_length: int | None, **data: Any) -> None:
-        self.scoring = Scoring(loss="answer", metrics=("perplexity",), max_length=max_length)
-        self.source = source(**data)
-
-    def load(self, seed: int) -> Splits:
-        """The documents, in their own order.
-
-        Raises:
-            UserError: files that cannot be read, a part without text.
-        """
-        return self.source.load(seed).examples(self._example)
+        scoring = Scoring(loss="answer", metrics=("perplexity",), max_length=max_length)
+        super().__init__(scoring, None, data)
 
     def _example(self, row: Row) -> Example:
         return Example("", (str(row.require("text", "a text")),))

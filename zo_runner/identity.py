@@ -1,0 +1,108 @@
+"""Run identity: what makes a run the run it is, so that the same command runs once. No torch."""
+
+import hashlib
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from zo_runner.config import calibrates
+from zo_runner.errors import invalid
+from zo_runner.schema import AUTO
+from zo_runner.tasks.files import local_files
+
+
+def identify(cfg: DictConfig) -> dict[str, Any]:
+    """What makes a run the run it is: the resolved configuration without what cannot change a number.
+
+    Left out: the tracker, `runtime` but for its dtype, names of presets, and keys without effect in this job or
+    combination. A file or folder counts by its content, not its place.
+
+    Raises:
+        UserError: a path that leads nowhere.
+    """
+    plain = OmegaConf.to_container(cfg, resolve=True)
+    assert isinstance(plain, dict)
+    known: dict[str, Any] = {str(key): value for key, value in plain.items()}
+    known["runtime"] = {"dtype": known["runtime"]["dtype"]}
+    for key in ("model", "task"):
+        _identify_path(known[key], key)
+    if cfg.job == "evaluate":
+        if cfg.evaluate.adapter is not None:
+            known["evaluate"]["adapter"] = _content(cfg.evaluate.adapter, "evaluate.adapter")
+        kept = {key: known[key] for key in ("job", "model", "task", "batch_size", "evaluate", "runtime")}
+        return {**kept, "seeds": {"data": known["seeds"]["data"]}}
+    if cfg.job == "probe":
+        return _identity_of_probe(cfg, known)
+    for key in ("job", "tracker", "seed", "evaluate", "probe"):  # the streams in `seeds` carry what `seed` means
+        del known[key]
+    for key in ("adapter", "budget", "noise"):
+        del known[key]["name"]
+    del known["budget"]["log_every"]
+    if cfg.method.get("lr") != AUTO:
+        known["method"].pop("lr_scale", None)
+    if not calibrates(cfg):
+        del known["calibration"]
+        known["method"].pop("fallback", None)
+    if known["method"]["trains"] == "full":
+        del known["rank"], known["alpha"], known["adapter"], known["seeds"]["adapter"], known["method"]["scaling"]
+    elif known["method"].get("atoms") == "all":
+        del known["method"]["order"], known["method"]["offsets"]
+    return known
+
+
+def _identity_of_probe(cfg: DictConfig, known: dict[str, Any]) -> dict[str, Any]:
+    kept = {key: known[key] for key in ("job", "model", "task", "batch_size", "alpha", "probe", "seeds", "runtime")}
+    if cfg.probe.adapter is not None:
+        kept["probe"]["adapter"] = _content(cfg.probe.adapter, "probe.adapter")
+    method = known["method"] if cfg.probe.steps else {"eps": known["method"]["eps"]}
+    targets, noise = known["adapter"]["target_modules"], known["noise"]
+    return {**kept, "method": method, "targets": targets, "noise": {key: noise[key] for key in ("std", "repeats")}}
+
+
+def run_id(known: dict[str, Any]) -> str:
+    """Ten hexadecimal digits of an identity."""
+    return hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()[:10]
+
+
+def _identify_path(node: dict[str, Any], key: str) -> None:
+    """Let the content of files stand for their path. A Hub id stays, and its revision with it."""
+    path = node.get("path")
+    if path is None or node.get("embedded"):
+        return
+    if key == "task":
+        node["path"] = fingerprint(local_files(node))
+        for origin in ("dataset", "config", "revision"):  # a local copy is read, whatever it is a copy of
+            node.pop(origin, None)
+    elif node.get("revision") is None or Path(path).expanduser().is_dir():
+        node["path"] = _content(path, "model.path", needs="config.json")
+
+
+def _content(path: str, key: str, needs: str = "") -> str:
+    folder = Path(path).expanduser()
+    if not (folder / needs).exists():
+        raise invalid(key, path, f"a folder that holds {needs}" if needs else "a folder that exists")
+    return fingerprint(file for file in folder.iterdir() if file.is_file() and not file.name.startswith("."))
+
+
+def fingerprint(files: Iterable[Path]) -> str:
+    """A hash of names and contents. Of a large file it reads the size and 64 blocks spread over it.
+
+    Args:
+        files: of a checkpoint or a data set.
+    """
+    block, spots = 1 << 16, 64
+    digest = hashlib.sha256()
+    for file in sorted(files):
+        size = file.stat().st_size
+        digest.update(f"{file.name}\0{size}\0".encode())
+        with file.open("rb") as stream:
+            if size <= block * spots:
+                digest.update(stream.read())
+                continue
+            for spot in range(spots):
+                stream.seek((size - block) * spot // (spots - 1))
+                digest.update(stream.read(block))
+    return f"sha256:{digest.hexdigest()[:32]}"

@@ -1,0 +1,74 @@
+"""The noise of an evaluation: added on purpose, and measured."""
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+
+from zo_runner.budget import Ledger
+from zo_runner.directions import Closure
+from zo_runner.encoding import Encoded
+from zo_runner.evaluation import Evaluator
+from zo_runner.seeds import generator, normal
+
+
+@dataclass(frozen=True)
+class Noise:
+    """How evaluation noise arises and how it is measured.
+
+    Noise is measured by evaluating one batch again at one point, rows permuted and padding widened: the exact loss
+    does not change, its rounding does.
+
+    Args:
+        std: standard deviation of Gaussian noise added to every evaluation on purpose, in loss units; 0 adds none.
+        repeats: re-evaluations per measurement, M; 0 measures nothing.
+        every: steps between measurements.
+        seed: of the noise stream.
+    """
+
+    std: float = 0.0
+    repeats: int = 8
+    every: int = 100
+    seed: int = 0
+
+    def due(self, step: int) -> bool:
+        """Whether the noise is measured before `step`."""
+        return self.repeats > 0 and step % self.every == 0
+
+    def variant(self, examples: Sequence[Encoded], step: int, repeat: int) -> tuple[list[Encoded], int]:
+        """The same examples in another order, and extra columns of padding."""
+        order = torch.randperm(len(examples), generator=generator(self.seed, "noise", "order", step, repeat))
+        return [examples[i] for i in order.tolist()], repeat
+
+    def disturb(self, loss: torch.Tensor, *path: str | int) -> torch.Tensor:
+        """The loss with injected noise; every `path` has its own."""
+        if self.std == 0.0:
+            return loss
+        return loss + self.std * normal((), self.seed, "noise", *path).to(loss.device)
+
+    def observed(self, loss: Closure, *path: str | int) -> Closure:
+        """The loss as a query sees it: every evaluation has noise of its own, by `path` and its number."""
+        count = itertools.count()
+        return lambda: self.disturb(loss(), *path, next(count))
+
+    def re_evaluations(
+        self, evaluator: Evaluator, ledger: Ledger, examples: Sequence[Encoded], place: int, *path: str | int
+    ) -> list[float]:
+        """The loss of the same examples at the same point, over and over, booked as noise queries.
+
+        Args:
+            evaluator: turns examples into losses.
+            ledger: where the queries and seconds are booked.
+            examples: one batch.
+            place: names the orders that the rows are put in.
+            path: names the noise that is added.
+        """
+        losses = []
+        with ledger.clock("noise"), torch.inference_mode():
+            for repeat in range(self.repeats):
+                batches = evaluator.batches(*self.variant(examples, place, repeat))
+                closure = ledger.meter(partial(evaluator.loss, *batches), purpose="noise")
+                losses.append(float(self.disturb(closure(), *path, repeat)))
+        return losses
