@@ -26,7 +26,7 @@ def main() -> None:
     found: dict[int, list[dict[str, Any]]] = defaultdict(list)
     for file in sorted(root.glob("*/*/ar1zo/*/result.json")):
         result = json.loads(file.read_text(encoding="utf-8"))
-        if result["lr"] == LR and result["budget"] == QUERIES:
+        if result["lr"] == LR and result["budget"]["queries"] == QUERIES:
             found[result["rank"]].append(result)
     print(
         f"ar1zo, pocket_sentiment, pocket_opt, lr {LR:g}, {QUERIES} queries, mean [least, most] of {len(SEEDS)} seeds\n"

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from tests.conformance.cases import method_of
-from zo_runner.budget import CHARGED, Ledger
+from zo_runner.budget import CHARGED, Budget, Ledger
 
 
 def loss():
@@ -15,7 +15,7 @@ def loss():
 
 @pytest.mark.parametrize(("purpose", "charged"), [("train", True), ("calibration", True), ("noise", False)])
 def test_what_a_query_is_for_decides_whether_it_is_charged(purpose, charged):
-    ledger = Ledger(10)
+    ledger = Ledger(Budget(queries=10))
     closure = ledger.meter(loss, purpose=purpose, examples=4, tokens=30)
     for _ in range(3):
         assert closure() == 0.5
@@ -26,40 +26,148 @@ def test_what_a_query_is_for_decides_whether_it_is_charged(purpose, charged):
 
 
 def test_nothing_is_spent_beyond_the_budget():
-    ledger, calls = Ledger(3), []
+    ledger, calls = Ledger(Budget(queries=3)), []
     closure = ledger.meter(lambda: calls.append(1) or loss(), examples=2)
     for _ in range(3):
         closure()
     for purpose in CHARGED:
-        with pytest.raises(RuntimeError, match=r"^Query 4 exceeds the budget of 3\.$"):
+        with pytest.raises(RuntimeError, match=r"^Query 4 exceeds the budget of 3 queries\.$"):
             ledger.meter(lambda: calls.append(1) or loss(), purpose=purpose)()
     assert len(calls) == ledger.charged == 3
     assert ledger.examples == 6
 
 
 def test_noise_is_booked_even_when_the_budget_is_spent():
-    ledger = Ledger(0)
+    ledger = Ledger(Budget(queries=0))
     ledger.meter(loss, purpose="noise")()
     assert ledger.queries["noise"] == 1
     assert ledger.charged == 0
 
 
 def test_train_and_calibration_draw_on_one_budget():
-    ledger = Ledger(4)
+    ledger = Ledger(Budget(queries=4))
     ledger.meter(loss, purpose="calibration")()
     ledger.meter(loss)()
-    assert ledger.affords(2)
-    assert not ledger.affords(3)
+    assert ledger.affords(2, tokens=0)
+    assert not ledger.affords(3, tokens=0)
 
 
 @pytest.mark.parametrize("budget", [0, 1, 2, 7])
 def test_affords_is_true_up_to_the_last_query(budget):
-    ledger = Ledger(budget)
-    assert [ledger.affords(n) for n in range(budget + 3)] == [n <= budget for n in range(budget + 3)]
+    ledger = Ledger(Budget(queries=budget))
+    assert [ledger.affords(n, tokens=0) for n in range(budget + 3)] == [n <= budget for n in range(budget + 3)]
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {},
+        {"queries": 1, "tokens": 1},
+        {"tokens": 1, "seconds": 1.0},
+        {"queries": 1, "tokens": 1, "seconds": 1.0},
+        {"queries": -1},
+        {"seconds": float("nan")},
+        {"seconds": -0.5},
+    ],
+)
+def test_a_budget_is_one_number_that_is_not_negative(given):
+    with pytest.raises(ValueError, match=r"^Invalid budget: .* Must be one number >= 0, and None for the others\.$"):
+        Budget(**given)
+
+
+@pytest.mark.parametrize(
+    ("budget", "unit", "shown"),
+    [
+        (Budget(queries=40), "queries", "40 queries"),
+        (Budget(tokens=2_000_000), "tokens", "2000000 tokens"),
+        (Budget(seconds=60.0), "seconds", "60 seconds"),
+    ],
+)
+def test_a_budget_knows_its_unit(budget, unit, shown):
+    assert (budget.unit, str(budget)) == (unit, shown)
+    assert budget.limit == getattr(budget, unit)
+
+
+def test_a_budget_of_tokens_pays_up_to_the_last_token_whatever_the_number_of_queries():
+    ledger = Ledger(Budget(tokens=100))
+    closure = ledger.meter(loss, tokens=30)
+    for _ in range(2):
+        closure()
+    assert ledger.spent == 60
+    assert [ledger.affords(1_000_000, tokens=n) for n in (0, 40, 41)] == [True, True, False]
+    closure()
+    with pytest.raises(RuntimeError, match=r"^Query 4 exceeds the budget of 100 tokens\.$"):
+        closure()
+    assert (ledger.charged, ledger.tokens) == (3, 90)
+    ledger.meter(loss, purpose="calibration", tokens=10)()
+    with pytest.raises(RuntimeError, match="exceeds the budget of 100 tokens"):
+        ledger.meter(loss, purpose="calibration", tokens=1)()
+    assert ledger.spent == 100
+
+
+def test_a_budget_of_queries_does_not_look_at_tokens():
+    ledger = Ledger(Budget(queries=2))
+    assert ledger.affords(2, tokens=10**12)
+    ledger.meter(loss, tokens=10**12)()
+    assert ledger.affords(1, tokens=10**12)
+
+
+@pytest.mark.parametrize("unit", ["tokens", "seconds"])
+def test_noise_and_evaluation_are_not_charged_in_any_unit(unit):
+    ledger = Ledger(Budget(**{unit: 10}))
+    ledger.meter(loss, purpose="noise", examples=5, tokens=1000)()
+    for phase in ("noise", "eval"):
+        ledger.book(phase, 1000.0)
+    assert ledger.spent == 0
+    assert ledger.affords(1, tokens=10)
+
+
+def test_a_budget_of_seconds_is_training_and_calibration_and_ends_between_steps():
+    ledger = Ledger(Budget(seconds=2.0))
+    ledger.book("calibration", 0.75)
+    ledger.book("train", 1.0)
+    assert ledger.affords(10**9, tokens=10**9)
+    ledger.book("train", 0.25)
+    assert ledger.spent == 2.0
+    assert not ledger.affords(1, tokens=0)
+    ledger.meter(loss)()  # a step under way is not cut in two
+    assert ledger.charged == 1
+
+
+def test_operations_are_booked_for_charged_queries_only():
+    done = [1000.0]
+
+    def costs(amount):
+        def closure():
+            done[0] += amount
+            return loss()
+
+        return closure
+
+    ledger = Ledger(Budget(queries=10), lambda: done[0])
+    ledger.meter(costs(5.0))()
+    ledger.meter(costs(7.0), purpose="calibration")()
+    ledger.meter(costs(100.0), purpose="noise")()
+    costs(50.0)()
+    ledger.meter(costs(5.0))()
+    assert ledger.flops == ledger.summary()["flops"] == 17.0
+
+
+def test_operations_of_a_query_that_fails_are_booked():
+    done = [0.0]
+
+    def fails():
+        done[0] += 3.0
+        raise RuntimeError("out of memory")
+
+    ledger = Ledger(Budget(queries=1), lambda: done[0])
+    with pytest.raises(RuntimeError, match="out of memory"):
+        ledger.meter(fails)()
+    assert ledger.flops == 3.0
 
 
 def test_a_query_that_fails_is_still_spent():
-    ledger = Ledger(5)
+    ledger = Ledger(Budget(queries=5))
 
     def fails():
         raise RuntimeError("out of memory")
@@ -71,22 +179,22 @@ def test_a_query_that_fails_is_still_spent():
 
 def test_a_method_cannot_spend_past_the_ledger_and_keeps_its_parameters_when_it_tries(node, problem):
     method = method_of(node, problem)
-    ledger = Ledger(method.queries_per_step * 2 + 1)
+    ledger = Ledger(Budget(queries=method.queries_per_step * 2 + 1))
     closure = ledger.meter(problem.loss)
     for _ in range(2):
         method.step(closure)
     before = problem.values()
-    assert not ledger.affords(method.queries_per_step)
+    assert not ledger.affords(method.queries_per_step, tokens=0)
     with pytest.raises(RuntimeError, match="exceeds the budget"):
         method.step(closure)
     assert all(map(torch.equal, problem.parameters, before))
-    assert ledger.charged == ledger.budget
+    assert ledger.charged == ledger.budget.queries
 
 
 def test_the_clock_books_each_phase_also_when_the_block_fails(monkeypatch):
     ticks = iter([10.0, 10.5, 20.0, 21.25, 30.0, 33.0])
     monkeypatch.setattr("zo_runner.budget.time.perf_counter", lambda: next(ticks))
-    ledger = Ledger(0)
+    ledger = Ledger(Budget(queries=0))
     with ledger.clock("eval"):
         pass
     with contextlib.suppress(KeyError), ledger.clock("eval"):
@@ -97,23 +205,24 @@ def test_the_clock_books_each_phase_also_when_the_block_fails(monkeypatch):
 
 
 def test_two_ledgers_share_nothing():
-    one, other = Ledger(5), Ledger(5)
+    one, other = Ledger(Budget(queries=5)), Ledger(Budget(queries=5))
     one.meter(loss)()
     with one.clock("train"):
         pass
-    assert other.summary() == Ledger(5).summary()
+    assert other.summary() == Ledger(Budget(queries=5)).summary()
 
 
 def test_the_summary_is_a_copy_of_every_count():
-    ledger = Ledger(9)
+    ledger = Ledger(Budget(queries=9))
     ledger.meter(loss, examples=2, tokens=7)()
     ledger.evaluated += 11
     summary = ledger.summary()
     assert {k: v for k, v in summary.items() if k != "seconds"} == {
-        "budget": 9,
+        "budget": {"queries": 9, "tokens": None, "seconds": None},
         "queries": {"train": 1, "calibration": 0, "noise": 0},
         "examples": 2,
         "tokens": 7,
+        "flops": 0.0,
         "evaluated": 11,
     }
     assert set(summary["seconds"]) == {"train", "calibration", "noise", "eval"}

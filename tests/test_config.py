@@ -48,13 +48,10 @@ def test_every_choice_composes_under_its_own_name_and_passes_the_checks(group, n
 
 @pytest.mark.parametrize("file", SWEEPS, ids=lambda file: file.stem)
 def test_every_sweep_composes_and_names_its_command(file):
-    cfg = compose(f"+sweeps={file.stem}", hydra_too=True)
-    given = OmegaConf.load(file).hydra.sweeper.params
-    assert given
-    assert cfg.hydra.sweeper.params == given
+    cfg = compose(f"+sweeps={file.stem}")
+    assert cfg.sweep.name == file.stem
+    assert cfg.scale in cfg.sweep.scales
     assert f"zo-run -m +sweeps={file.stem}" in file.read_text(encoding="utf-8")
-    # Each key of a sweep is one that a single run takes.
-    config.check(configure(*(f"{key}={str(values).split(',')[0]}" for key, values in given.items())))
 
 
 @pytest.mark.parametrize(
@@ -102,7 +99,8 @@ def test_what_cannot_change_a_number_does_not_change_the_run(override):
         *("runtime.dtype=bfloat16", "rank=4", "alpha=8", "seed=1", "batch_size=8", "seeds.order=1"),
         *("method=naive_atom", "method.lr=0.5", "method.eps=0.5", "method.order=random", "method.offsets=per_module"),
         *("method.scaling=rslora", "model=pocket_qwen3", "adapter=all_linear"),
-        *("budget.queries=10", "budget.eval_every=10", "noise=none", "noise.repeats=4", "noise.std=0.1"),
+        *("budget.queries=10", "budget.tokens=10", "budget.seconds=10", "budget.eval_every=10"),
+        *("noise=none", "noise.repeats=4", "noise.std=0.1"),
         *("task=pocket_entailment", "task.num_train=10", "task.version=2", "task.template='{text} So'"),
     ],
 )
@@ -209,7 +207,7 @@ def test_build_binds_the_arguments_and_leaves_out_the_description():
         ("noise.repeats", 1, "1", "0, or at least 2 to estimate a variance"),
         *(("alpha", value, str(float(value)), "a finite number > 0") for value in (0, -1, "inf", "nan")),
         *(("noise.std", value, str(float(value)), "a finite number >= 0") for value in (-0.5, "inf", "nan")),
-        ("job", "tarin", "'tarin'", "one of evaluate, probe, table, train"),
+        ("job", "tarin", "'tarin'", "one of evaluate, probe, report, table, train"),
         ("runtime.dtype", "float64", "'float64'", "one of bfloat16, float16, float32"),
         ("method.scaling", "none", "'none'", "one of canonical, rslora, topology"),
         ("method.trains", "all", "'all'", "one of adapter, full"),
@@ -228,6 +226,57 @@ def test_a_value_out_of_range_is_refused_by_key_value_and_range(key, value, show
         config.check(cfg)
     assert str(refusal.value).startswith(f"Invalid {key}: {shown}. Must be {allowed}")
     assert str(refusal.value).endswith(".")
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "shown", "allowed"),
+    [
+        *(("tokens", value, str(float(value)), "an integer >= 1, such as 2e6.") for value in (0, -1, 0.5, 1e6 + 0.5)),
+        *(("tokens", value, value, "an integer >= 1, such as 2e6.") for value in ("inf", "-inf", "nan")),
+        *(("seconds", value, str(float(value)), "a finite number > 0.") for value in (0, -1, "inf", "nan")),
+    ],
+)
+def test_a_budget_out_of_range_is_refused_in_its_own_unit(key, value, shown, allowed):
+    with pytest.raises(UserError) as refusal:
+        config.check(configure("budget.queries=null", f"budget.{key}={value}"))
+    assert str(refusal.value) == f"Invalid budget.{key}: {shown}. Must be {allowed}"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "given"),
+    [
+        (["budget.queries=null"], {"queries": None, "tokens": None, "seconds": None}),
+        (["budget.tokens=2e6"], {"queries": 2000, "tokens": 2e6, "seconds": None}),
+        (["budget.seconds=60"], {"queries": 2000, "tokens": None, "seconds": 60.0}),
+        (
+            ["budget.queries=null", "budget.tokens=1", "budget.seconds=1"],
+            {"queries": None, "tokens": 1.0, "seconds": 1.0},
+        ),
+    ],
+)
+def test_a_budget_of_no_unit_or_of_two_is_refused(overrides, given):
+    with pytest.raises(UserError) as refusal:
+        config.check(configure(*overrides))
+    assert str(refusal.value).startswith(f"Invalid budget: {given!r}. ")
+    assert "Must be exactly one of queries, tokens and seconds" in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "granted"),
+    [
+        ([], {"queries": 2000, "tokens": None, "seconds": None}),
+        (["budget.queries=null", "budget.tokens=2e6"], {"queries": None, "tokens": 2_000_000, "seconds": None}),
+        (["budget.queries=null", "budget.tokens=2000000"], {"queries": None, "tokens": 2_000_000, "seconds": None}),
+        (["budget.queries=null", "budget.seconds=60"], {"queries": None, "tokens": None, "seconds": 60.0}),
+    ],
+)
+def test_the_identity_holds_the_budget_in_all_units(overrides, granted):
+    cfg = configure(*overrides)
+    config.check(cfg)
+    budget = identity.identify(cfg)["budget"]
+    assert budget == {**granted, "eval_every": 250}
+    assert type(budget["tokens"]) is type(granted["tokens"])
+    assert config.granted(cfg) == granted
 
 
 def test_a_model_without_a_path_is_refused():

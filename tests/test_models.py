@@ -37,7 +37,8 @@ def test_a_base_is_in_eval_mode_frozen_and_padded_on_the_right(name):
     assert not any(p.requires_grad for p in base.model.parameters())
     assert base.tokenizer.padding_side == "right"
     assert base.device == CPU
-    assert base.revision is None
+    assert base.revision is not None
+    assert base.revision.startswith("sha256:")
     assert 0 <= base.pad_id < base.model.config.vocab_size
 
 
@@ -46,6 +47,23 @@ def test_a_local_folder_loads_as_the_embedded_model_does():
     embedded = load_base("pocket_opt", embedded=True, device=CPU, dtype="float32")
     pairs = zip(local.model.parameters(), embedded.model.parameters(), strict=True)
     assert all(torch.equal(one, two) for one, two in pairs)
+
+
+@pytest.mark.parametrize("file", ["model.safetensors", "config.json", "tokenizer.json"])
+def test_a_changed_file_of_a_checkpoint_is_another_revision(file, tmp_path):
+    folder = tmp_path / "model"
+    shutil.copytree(asset_path("pocket_opt"), folder)
+
+    def revision(path, **options):
+        return load_base(str(path), device=CPU, dtype="float32", **options).revision
+
+    before = revision(folder)
+    assert before == revision("pocket_opt", embedded=True) != revision("pocket_qwen3", embedded=True)
+    content = (folder / file).read_bytes()
+    # The last byte of the weights; white space after the last brace of a JSON file.
+    changed = content[:-1] + bytes([content[-1] ^ 1]) if file.endswith("safetensors") else content + b" "
+    (folder / file).write_bytes(changed)
+    assert revision(folder) != before
 
 
 @pytest.mark.parametrize("damage", ["config", "weights", "tokenizer"])

@@ -1,173 +1,231 @@
-"""Tables: what may stand side by side, and that the numbers are the numbers."""
+"""Tables: that the numbers are the numbers, that nothing is hidden, and that three formats say the same."""
 
-import copy
 import math
+import subprocess
+import sys
 
 import pandas as pd
 import pytest
 
-from zo_runner import tables
+from tests.made_results import cells, hole, result, without_adapter
+from zo_runner import scores, tables
 from zo_runner.errors import UserError
 from zo_runner.records import decode, encode
+from zo_runner.rows import sections
+from zo_runner.tables import Protocol, Search
 
-IDENTITY = {
-    "model": {"name": "m", "path": "p", "revision": None, "embedded": False},
-    "task": {"name": "t", "version": 1, "num_train": 10},
-    "method": {"name": "ar1zo", "lr": 1e-3, "eps": 1e-3, "order": "cyclic"},
-    "adapter": {"target_modules": ["q_proj", "v_proj"]},
-    "budget": {"queries": 40, "eval_every": 20},
-    "noise": {"std": 0.0, "repeats": 8, "every": 100},
-    "rank": 8,
-    "alpha": 16.0,
-    "batch_size": 16,
-    "runtime": {"dtype": "float32"},
-}
+SIX = {f"{name}.{suffix}" for name in ("table", "cost") for suffix in ("md", "csv", "tex")}
 
 
-def put(node, key, value):
-    *parents, last = key.split(".")
-    for parent in parents:
-        node = node[parent]
-    node[last] = value
+def only(results, protocol=None):
+    """The one table that must come of it."""
+    (table,), refused = tables.build(results, protocol)
+    assert refused == []
+    return table
 
 
-def result(run_id, *, seed=0, status="done", accuracy=0.5, fd_snr_db=20.0, **changes):
-    """A result.json; `changes` are keys of the identity with __ for dots."""
-    identity = copy.deepcopy(IDENTITY) | {"seeds": {"data": seed, "order": seed}}
-    for key, value in changes.items():
-        put(identity, key.replace("__", "."), value)
-    dev = {point: {"accuracy": accuracy, "loss": 1.0} for point in ("zero_shot", "best", "last")}
-    return {
-        "schema": 1,
-        "run_id": run_id,
-        "status": status,
-        "task": identity["task"]["name"],
-        "model": identity["model"]["name"],
-        "seed": seed,
-        "identity": identity,
-        "job": "train",
-        "metric": "accuracy",
-        "metrics": {"dev": dev, "test": {name: {"accuracy": accuracy, "loss": 1.0} for name in ("best", "last")}},
-        "queries": {"train": 38, "calibration": 2, "noise": 99},
-        "signal": {"zo/fd_snr_db": fd_snr_db},
-        "seconds": {"step_median": 0.5},
-        "peak_memory_bytes": 3 * 2**20,
-    }
+def line_of(results, protocol=None):
+    (line,) = only(results, protocol).scores.to_dict("records")
+    return line
 
 
-def rows_of(results):
-    ((_, rows),) = tables.sections(results).items()
-    return rows
+def shown(results, protocol=None):
+    """The main table as texts: one dictionary per row."""
+    return only(results, protocol).texts().to_dict("records")
 
 
-def frame_of(results):
-    return tables.numbers(rows_of(results))
+def seeds(name, accuracies, **changes):
+    return [result(f"{name}{s}", seed=s, accuracy=a, **changes) for s, a in enumerate(accuracies)]
 
 
-def test_a_cell_is_the_mean_and_the_sample_deviation_over_seeds():
-    frame = frame_of([result(str(s), seed=s, accuracy=a) for s, a in enumerate((0.5, 0.7, 0.9))])
-    (row,) = frame.to_dict("records")
-    assert (row["n"], row["diverged"], row["missing"]) == (3, 0, 0)
-    assert row["test_best"] == pytest.approx(0.7)
-    assert row["test_best_sd"] == pytest.approx(0.2)  # sqrt((0.2^2 + 0 + 0.2^2) / 2)
-    assert row["dev_best"] == pytest.approx(0.7)
-    assert row["queries"] == 40  # train and calibration; noise is not charged
-    text = tables.markdown(frame)
-    assert "70.0 ± 20.0" in text
-    assert "| 40 " in text
+def against_lora():
+    return Protocol(baseline="lora_zo")
 
 
-def test_one_seed_has_no_spread():
-    (row,) = frame_of([result("a", accuracy=0.5)]).to_dict("records")
-    assert row["n"] == 1
-    assert math.isnan(row["test_best_sd"])
-    assert "±" not in tables.markdown(frame_of([result("a")]))
+def test_a_cell_is_mean_deviation_and_limits_over_seeds():
+    made = seeds("a", (0.5, 0.6, 0.7))
+    line = line_of(made)
+    assert (line["n"], line["diverged"], line["invalid"], line["missing"]) == (3, 0, 0, 0)
+    for name in ("zero_shot_dev", "dev_best", "test_best", "test_last"):
+        assert (line[name], line[f"{name}_sd"]) == pytest.approx((0.6, 0.1))
+        half = 4.302653 * 0.1 / math.sqrt(3)  # t(0.975, 2)
+        assert (line[f"{name}_low"], line[f"{name}_high"]) == pytest.approx((0.6 - half, 0.6 + half))
+    assert line["queries"] == 40  # train and calibration; noise is not charged
+    (texts,) = shown(made)
+    assert texts["test % (best)"] == "60.0 ± 10.0 [35.2, 84.8]"
+    assert texts["queries"] == "40"
+    assert texts["FD-SNR dB"] == "20.0 ± 0.0"
 
 
-@pytest.mark.parametrize(
-    ("key", "value", "told"),
-    [
-        ("budget.queries", 80, "budget.queries (40, 80)"),
-        ("budget.eval_every", 10, "budget.eval_every (10, 20)"),
-        ("task.version", 2, "task.version (1, 2)"),
-        ("task.num_train", 20, "task.num_train (10, 20)"),
-        ("model.revision", "abc", 'model.revision ("abc", null)'),
-        ("model.path", "q", 'model.path ("p", "q")'),
-        ("runtime.dtype", "bfloat16", 'runtime.dtype ("bfloat16", "float32")'),
-        ("batch_size", 8, "batch_size (16, 8)"),
-    ],
-)
-def test_rows_that_were_not_granted_the_same_share_no_table(key, value, told, tmp_path):
-    one, two = result("a"), result("b", method__name="mezo", **{key.replace(".", "__"): value})
-    with pytest.raises(UserError) as refusal:
-        tables.require_matched(rows_of([one, two]))
-    assert f"No table: its rows differ in {told}" in str(refusal.value)
-    assert f"{key}=..." in str(refusal.value)
-    text, refused = tables.write([one, two], tmp_path / "out")
+def test_one_seed_has_neither_spread_nor_limits():
+    line = line_of([result("a")])
+    assert line["n"] == 1
+    assert all(math.isnan(line[f"test_best_{end}"]) for end in ("sd", "low", "high"))
+    assert shown([result("a")])[0]["test % (best)"] == "50.0"
+
+
+def test_best_and_last_and_zero_shot_are_told_apart():
+    made = result("a")
+    for number, (split, point) in enumerate(
+        (("dev", "zero_shot"), ("dev", "best"), ("test", "best"), ("test", "last"))
+    ):
+        made["metrics"][split][point]["accuracy"] = number / 10
+    (texts,) = shown([made])
+    assert [texts[title] for title in ("zero-shot dev %", "dev % (best)", "test % (best)", "test % (last)")] == [
+        "0.0",
+        "10.0",
+        "20.0",
+        "30.0",
+    ]
+
+
+def test_perplexity_is_no_percentage():
+    (texts,) = shown([result("a", metric="perplexity", accuracy=12.345)])
+    assert texts["test perplexity (best)"] == "12.35"
+    assert not any("%" in title for title in texts)
+
+
+def test_rows_that_were_not_granted_the_same_leave_no_files(tmp_path):
+    text, refused = tables.write([result("a"), result("b", budget__queries=80)], tmp_path / "out")
     assert text == ""
     assert len(refused) == 1
-    assert refused[0].startswith("t, m: No table")
+    assert refused[0].startswith("t, m: No table: its rows differ in budget.queries (40, 80)")
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("key", ["method__lr", "rank", "alpha", "method__eps"])
-def test_what_a_method_may_choose_does_not_refuse_a_table(key):
-    tables.require_matched(rows_of([result("a"), result("b", **{key: 0.5})]))
+def test_a_refusal_does_not_leave_an_earlier_table_to_be_believed(tmp_path):
+    tables.write([result("a")], tmp_path)
+    assert {file.name for file in tmp_path.iterdir()} == SIX
+    (tmp_path / "notes.txt").touch()
+    tables.write([result("a"), result("b", budget__queries=80)], tmp_path)
+    assert [file.name for file in tmp_path.iterdir()] == ["notes.txt"]
 
 
-def test_a_section_that_is_refused_does_not_take_the_others_along(tmp_path):
+def test_a_section_that_is_refused_does_not_take_the_others_along_and_is_named(tmp_path):
     good = [result("a", task__name="other"), result("b", task__name="other", rank=4)]
     bad = [result("c"), result("d", budget__queries=80)]
     text, refused = tables.write([*good, *bad], tmp_path)
-    assert "### other, m: 40 queries of 16 examples" in text
+    assert "### other, m: 40 queries of 16 examples, accuracy" in text
     assert len(refused) == 1
+    assert f"Refused: {refused[0]}" in text
     assert list(pd.read_csv(tmp_path / "table.csv")["task"]) == ["other", "other"]
 
 
-def test_tasks_and_models_have_tables_of_their_own():
-    found = tables.sections([result("a"), result("b", task__name="u"), result("c", model__name="n")])
-    assert list(found) == [("t", "m"), ("t", "n"), ("u", "m")]
+def test_unmatched_rows_are_shown_on_request_with_the_reason_and_a_mark(tmp_path):
+    given = [
+        *seeds("a", (0.5, 0.6)),
+        *seeds("b", (0.6, 0.8), rank=4),
+        *seeds("c", (0.7, 0.8), rank=2, budget__queries=80),
+    ]
+    given += [result("d", method__name="lora_zo", rank=2), result("e", method__name="lora_zo", rank=4)]
+    protocol = Protocol(baseline="lora_zo", allow_unmatched=True)
+    text, refused = tables.write(given, tmp_path, protocol)
+    assert refused == []
+    warning = "its rows differ in budget.queries (40, 80), so they cannot be compared"
+    assert warning in text.split("| method")[0]
+    rows = {(row["method"], row["rank"]): row for row in cells(text)}
+    assert set(rows) == {("ar1zo *", "2"), ("ar1zo", "4"), ("ar1zo", "8"), ("lora_zo", "2"), ("lora_zo", "4")}
+    assert rows["ar1zo *", "2"]["budget.queries"] == "80"
+    assert rows["ar1zo *", "2"]["W/T/L against lora_zo"] == "-"  # not on equal ground
+    assert rows["ar1zo", "4"]["W/T/L against lora_zo"] == "1/0/0"
+    assert "ar1zo rank=2: it and its row of lora_zo do not match" in text
+    assert text.startswith("### t, m: different budgets")
+    stored = pd.read_csv(tmp_path / "table.csv")
+    assert list(stored[stored["unmatched"]]["rank"]) == [2]
+    for file in ("table.tex", "cost.md", "cost.tex"):
+        content = (tmp_path / file).read_text(encoding="utf-8")
+        assert "ar1zo *" in content
+        assert "cannot be compared" in content
 
 
-def test_a_run_that_is_given_twice_counts_once():
-    (row,) = frame_of([result("a"), result("b", seed=1), result("a")]).to_dict("records")
-    assert row["n"] == 2
+def test_what_unmatched_methods_were_granted_has_columns():
+    given = [result("a"), result("b", method__name="mezo", budget__queries=80, batch_size=4)]
+    rows = shown(given, Protocol(allow_unmatched=True))
+    assert [(row["budget.queries"], row["batch_size"]) for row in rows] == [("40", "16"), ("80", "4")]
+
+
+def test_on_request_matched_rows_have_no_mark_and_no_warning():
+    table = only([result("a")], Protocol(allow_unmatched=True))
+    assert table.warning == ""
+    assert list(table.scores["unmatched"]) == [False]
+    assert list(table.texts()["method"]) == ["ar1zo"]
+
+
+def test_a_run_twice_is_never_averaged_not_even_on_request():
+    given = [result("a", accuracy=0.1), result("b", accuracy=0.9), result("c", seed=1, accuracy=0.5)]
+    tables_, refused = tables.build(given)
+    assert not tables_
+    assert "seed 0 is there 2 times (runs a, b)" in refused[0]
+    line = line_of(given, Protocol(allow_unmatched=True))
+    assert (line["n"], line["invalid"], line["test_best"], line["unmatched"]) == (1, 2, 0.5, True)
 
 
 @pytest.mark.parametrize("status", ["failed", "interrupted"])
 def test_a_run_that_did_not_finish_is_visibly_missing(status):
     broken = {**result("b", seed=1), "status": status}
     del broken["metrics"]
-    frame = frame_of([result("a"), broken])
-    assert list(frame["n"]) == [1]
-    assert list(frame["missing"]) == [1]
-    assert "missing" in tables.markdown(frame)
-    alone = frame_of([broken])
-    assert list(alone["n"]) == [0]
-    assert math.isnan(alone["test_best"][0])
-    assert " - " in tables.markdown(alone).splitlines()[-1]
+    line = line_of([result("a"), broken])
+    assert (line["n"], line["missing"]) == (1, 1)
+    assert shown([result("a"), broken])[0]["missing"] == "1"
+
+
+def test_a_row_of_holes_is_a_row():
+    given = [result("a", rank=4), hole("b", seed=0), hole("c", seed=1)]
+    texts = shown(given)
+    assert [row["rank"] for row in texts] == ["4", "8"]
+    assert (texts[1]["n"], texts[1]["missing"]) == ("0", "2")
+    assert {texts[1][title] for title in texts[1] if "%" in title} == {"missing"}
+    assert math.isnan(only(given).scores["test_best"][1])
+    assert math.isnan(only(given).costs["tokens"][1])
+    assert texts[0]["missing"] == "0"
+
+
+def test_a_table_of_holes_alone_can_be_written(tmp_path):
+    text, refused = tables.write([hole("a"), hole("b", rank=4)], tmp_path, against_lora())
+    assert refused == []
+    assert [row["test % (best)"] for row in cells(text)] == ["missing", "missing"]
 
 
 def test_a_diverged_run_is_counted_and_never_averaged():
     diverged = result("b", seed=1, status="diverged", accuracy=0.1)
     del diverged["metrics"]["test"]["last"]
-    frame = frame_of([result("a", accuracy=0.9), diverged])
-    (row,) = frame.to_dict("records")
-    assert (row["n"], row["diverged"], row["test_best"]) == (1, 1, 0.9)
-    assert "diverged" in tables.markdown(frame).splitlines()[0]
-    alone = tables.markdown(frame_of([diverged]))
-    assert alone.splitlines()[-1].count("diverged") >= 4
-    assert "10.0" not in alone
+    line = line_of([result("a", accuracy=0.9), diverged])
+    assert (line["n"], line["diverged"], line["test_best"]) == (1, 1, 0.9)
+    (alone,) = shown([diverged])
+    assert {alone[title] for title in alone if "%" in title} == {"diverged"}
+    assert "10.0" not in alone.values()
+
+
+def test_an_invalid_run_is_counted_named_and_never_averaged(tmp_path):
+    bad = result("b", seed=1)
+    bad["metrics"]["test"]["best"]["accuracy"] = math.nan
+    line = line_of([result("a", accuracy=0.9), bad])
+    assert (line["n"], line["invalid"], line["test_best"], line["test_last"]) == (1, 1, 0.9, 0.9)
+    text, refused = tables.write([result("a", accuracy=0.9), bad], tmp_path)
+    assert refused == []
+    told = "Invalid, and not averaged: ar1zo rank=8: run b (seed 1) says done and has test best accuracy nan."
+    assert told in text
+    assert "says done and has test best accuracy nan" in (tmp_path / "table.tex").read_text(encoding="utf-8")
+    (alone,) = shown([bad])
+    assert {alone[title] for title in alone if "%" in title} == {"invalid"}
 
 
 def test_columns_of_trouble_are_hidden_where_there_is_none():
-    header = tables.markdown(frame_of([result("a")])).splitlines()[0]
-    assert "missing" not in header
-    assert "diverged" not in header
+    assert not {"missing", "diverged", "invalid"} & set(shown([result("a")])[0])
+
+
+def test_an_unread_test_is_a_dash_and_not_a_mean_of_some():
+    tuned = result("b", seed=1, accuracy=0.9)
+    tuned["metrics"]["test"] = {}
+    (texts,) = shown([result("a", accuracy=0.5), tuned])
+    assert texts["dev % (best)"].startswith("70.0 ±")
+    assert texts["test % (best)"] == texts["test % (last)"] == "-"
+    (texts,) = shown([tuned, {**result("c", seed=2), "status": "diverged"}])
+    assert (texts["dev % (best)"], texts["test % (best)"], texts["diverged"]) == ("90.0", "-", "1")
 
 
 def test_rows_of_different_learning_rates_are_not_averaged():
-    frame = frame_of([result("a", accuracy=0.5), result("b", accuracy=0.9, method__lr=1e-2)])
+    frame = only([result("a", accuracy=0.5), result("b", accuracy=0.9, method__lr=1e-2)]).scores
     assert sorted(zip(frame["lr"], frame["n"], frame["test_best"], strict=True)) == [(1e-3, 1, 0.5), (1e-2, 1, 0.9)]
 
 
@@ -176,60 +234,298 @@ def test_rows_of_different_learning_rates_are_not_averaged():
     [("method.order", "random"), ("alpha", 8.0), ("noise.std", 0.1), ("adapter.target_modules", ["q_proj"])],
 )
 def test_a_further_difference_has_a_column_of_its_own(key, value):
-    frame = frame_of([result("a"), result("b", **{key.replace(".", "__"): value})])
-    assert len(frame) == 2
-    assert len({str(v) for v in frame[key]}) == 2
-    assert key in tables.markdown(frame).splitlines()[0]
+    texts = shown([result("a"), result("b", **{key.replace(".", "__"): value})])
+    assert len({row[key] for row in texts}) == 2
 
 
 def test_a_difference_between_methods_alone_needs_no_column():
-    frame = frame_of([result("a"), result("b", method__name="mezo", method__order="none")])
-    assert "method.order" not in frame.columns
+    assert "method.order" not in shown([result("a"), result("b", method__name="mezo", method__order="none")])[0]
 
 
-def test_infinite_and_missing_ratios_survive_in_both_files(tmp_path):
-    results = [
-        result("a", rank=1, fd_snr_db=math.inf),
-        result("b", rank=2, fd_snr_db=math.nan),
-        result("c", rank=3, fd_snr_db=-math.inf),
-        result("d", rank=4, fd_snr_db=10.0),
-    ]
-    del results[1]["signal"]["zo/fd_snr_db"]
+def test_a_calibrated_rate_is_the_mean_of_its_seeds():
+    made = [{**result(str(s), seed=s, method__lr="auto"), "lr": lr} for s, lr in enumerate((0.002, 0.004))]
+    assert shown(made)[0]["lr"] == "auto: 0.003"
+    assert shown([hole("a", method__lr="auto")])[0]["lr"] == "auto"
+    silent = result("a", method__lr="auto")
+    assert shown([silent])[0]["lr"] == "auto"
+
+
+def test_a_method_without_rates_has_dashes():
+    made = result("a")
+    del made["identity"]["method"]["lr"]
+    assert shown([made, result("b", rank=4)])[1]["lr"] == "-"
+
+
+def test_what_was_chosen_and_what_choosing_cost_stand_in_the_table():
+    made = [result("a", method__lr="auto"), result("b", method__name="mezo")]
+    searches = {
+        tables.configuration(made[0]["identity"]): Search(3, 2, 240, {"method.lr_scale": 0.1, "method.lr": "auto"}),
+        tables.configuration(made[1]["identity"]): Search(3, 2, 200, {"method.momentum": 0.9}),
+    }
+    table = only(made, Protocol(searches=searches))
+    first, second = table.texts().to_dict("records")
+    assert (first["method.lr_scale"], first["method.momentum"]) == ("0.1", "-")
+    assert (second["method.lr_scale"], second["method.momentum"]) == ("-", "0.9")
+    assert "method.lr" not in first  # has its own column
+    assert first["search cost"] == "3 × 2 seeds = 240 queries"
+    assert list(table.scores["search_queries"]) == [240, 200]
+    assert table.notes == ()
+
+
+def test_rows_that_were_not_searched_alike_are_named():
+    made = [result("a"), result("b", method__name="mezo"), result("c", method__name="lozo")]
+    one, two = (tables.configuration(each["identity"]) for each in made[:2])
+    table = only(made, Protocol(searches={one: Search(3, 1, 120, {}), two: Search(2, 1, 80, {})}))
+    (note,) = table.notes
+    for told in ("3 on 1 seed: ar1zo", "2 on 1 seed: mezo", "none: lozo"):
+        assert told in note
+    assert table.texts()["search cost"].tolist() == ["3 × 1 seed = 120 queries", "-", "2 × 1 seed = 80 queries"]
+
+
+def test_without_a_search_the_cost_is_nothing():
+    table = only([result("a")])
+    assert list(table.scores["search_queries"]) == [0]
+    assert list(table.texts()["search cost"]) == ["-"]
+
+
+def test_rows_are_paired_with_the_baseline_on_shared_seeds():
+    ours = seeds("a", (0.9, 0.5, 0.7))
+    theirs = seeds("b", (0.8, 0.6, 0.7), method__name="lora_zo")
+    table = only([*ours, *theirs, result("c", seed=9, accuracy=0.99)], against_lora())
+    row, baseline = table.texts().to_dict("records")
+    assert row["W/T/L against lora_zo"] == "1/1/1"
+    assert row["difference"].startswith("+0.0 [-24.8, ")
+    assert row["p"] == "1.000"
+    assert baseline["W/T/L against lora_zo"] == "baseline"
+    assert (baseline["difference"], baseline["p"]) == ("-", "-")
+    line = table.scores.to_dict("records")[0]
+    assert (line["paired_n"], line["paired_on"], line["paired_with"]) == (3, "test_best", "lora_zo")
+    (note,) = table.notes  # nothing is left unpaired, the baseline included
+    assert "not corrected for the number of rows" in note
+
+
+def test_a_row_of_one_seed_has_a_difference_and_no_test():
+    row, _ = shown([result("a", accuracy=0.9), result("b", method__name="lora_zo")], against_lora())
+    assert (row["W/T/L against lora_zo"], row["difference"], row["p"]) == ("1/0/0", "+40.0", "-")
+
+
+def test_pairs_of_perplexity_win_by_being_lower():
+    ours, theirs = result("a", metric="perplexity", accuracy=20.0), result("b", metric="perplexity", accuracy=25.5)
+    theirs["identity"]["method"]["name"] = "lora_zo"
+    row, _ = shown([ours, theirs], against_lora())
+    assert (row["W/T/L against lora_zo"], row["difference"]) == ("1/0/0", "-5.50")
+
+
+def test_where_test_was_not_read_rows_are_paired_on_dev():
+    made = [*seeds("a", (0.9, 0.8)), *seeds("b", (0.5, 0.7), method__name="lora_zo")]
+    for each in made:
+        each["metrics"]["test"] = {}
+    table = only(made, against_lora())
+    assert table.texts()["W/T/L against lora_zo"].tolist() == ["2/0/0", "baseline"]
+    assert "better / as good / worse on dev (best)" in table.notes[0]
+    assert set(table.scores["paired_on"]) == {"dev_best"}
+
+
+def test_why_a_row_is_not_paired_is_written(tmp_path):
+    given = [result("a"), result("b", seed=1, method__name="lora_zo"), result("c", method__name="mezo", noise__std=0.1)]
+    text, _ = tables.write(given, tmp_path, against_lora())
+    assert "Not paired: ar1zo rank=8: they share no seed with a score." in text
+    assert "Not paired: mezo rank=8: no row of lora_zo has its noise.std." in text
+    stored = pd.read_csv(tmp_path / "table.csv").set_index("method")["unpaired"]
+    assert stored["ar1zo"] == "they share no seed with a score"
+
+
+def test_diverged_seeds_are_not_paired():
+    given = [*seeds("a", (0.9, 0.9)), result("b", method__name="lora_zo")]
+    given.append({**result("c", seed=1, method__name="lora_zo", accuracy=0.0), "status": "diverged"})
+    assert shown(given, against_lora())[0]["W/T/L against lora_zo"] == "1/0/0"
+
+
+def test_infinite_and_missing_ratios_survive_in_every_file(tmp_path):
+    results = [result(str(rank), rank=rank) for rank in (1, 2, 3, 4)]
+    for made, value in zip(results, (math.inf, None, -math.inf, 10.0), strict=True):
+        made["signal"] = {} if value is None else {"zo/fd_snr_db": value}
     text, refused = tables.write(decode(encode(results)), tmp_path)
     assert refused == []
-    cells = {}
-    for line in text.splitlines()[4:]:
-        row = [cell.strip() for cell in line.strip("|").split("|")]
-        cells[row[1]] = row
-    header = [cell.strip() for cell in text.splitlines()[2].strip("|").split("|")]
-    assert [cells[rank][header.index("FD-SNR dB")] for rank in "1234"] == ["inf", "-", "-inf", "10.0"]
+    assert [row["FD-SNR dB"] for row in cells(text)] == ["∞", "-", "-∞", "10.0"]
     stored = pd.read_csv(tmp_path / "table.csv").set_index("rank")["fd_snr_db"]
-    assert stored[1] == math.inf
+    assert (stored[1], stored[3]) == (math.inf, -math.inf)
     assert math.isnan(stored[2])
-    assert stored[3] == -math.inf
+    lines = (tmp_path / "table.tex").read_text(encoding="utf-8").splitlines()
+    ends = [line.rsplit(" & ", 1)[1] for line in lines if line.startswith("ar1zo")]
+    assert ends == [r"$\infty$ \\", r"- \\", r"$-\infty$ \\", r"10.0 \\"]
 
 
 def test_an_infinite_seed_makes_the_mean_infinite_and_not_wrong():
-    (row,) = frame_of([result("a", fd_snr_db=10.0), result("b", seed=1, fd_snr_db=math.inf)]).to_dict("records")
-    assert row["fd_snr_db"] == math.inf
-    assert math.isnan(row["fd_snr_db_sd"])
+    line = line_of([result("a", fd_snr_db=10.0), result("b", seed=1, fd_snr_db=math.inf)])
+    assert line["fd_snr_db"] == math.inf
+    assert math.isnan(line["fd_snr_db_sd"])
 
 
 def test_methods_without_a_rank_stand_beside_those_with_one(tmp_path):
-    plain = result("b", method__name="mezo")
-    for key in ("rank", "alpha", "adapter"):
-        del plain["identity"][key]
-    text, _ = tables.write([result("a"), plain], tmp_path)
+    text, _ = tables.write([result("a"), without_adapter(result("b", method__name="mezo"))], tmp_path)
     stored = pd.read_csv(tmp_path / "table.csv")
     assert list(stored["method"]) == ["ar1zo", "mezo"]
     assert math.isnan(stored["rank"][1])
     assert text == (tmp_path / "table.md").read_text(encoding="utf-8")
 
 
-def test_rows_stand_in_the_order_of_method_and_rank():
-    given = [result("a", rank=16), result("b", rank=4), result("c", method__name="aaa", rank=8)]
-    assert [(row.identity["method.name"], row.identity["rank"]) for row in rows_of(given)] == [
-        ("aaa", 8),
-        ("ar1zo", 4),
-        ("ar1zo", 16),
-    ]
+def test_costs_are_means_over_the_same_seeds():
+    other = result("b", seed=1)
+    other |= {"tokens": 1236, "flops": 7e9, "peak_memory_bytes": 5 * 2**20}
+    other["seconds"] |= {"train": 20.0, "step_median": 0.7}
+    diverged = {**result("c", seed=2, status="diverged"), "tokens": 9}
+    table = only([result("a"), other, diverged])
+    (line,) = table.costs.to_dict("records")
+    assert (line["n"], line["tokens"], line["flops"], line["seconds_train"]) == (2, 1235, 6e9, 15.0)
+    (row,) = table.cost_texts().to_dict("records")
+    expected = {
+        "queries train": "38",
+        "calibration": "2",
+        "noise": "99",
+        "examples": "640",
+        "tokens": "1235",
+        "FLOPs": "6.00e+09",
+        "s train": "15.0",
+        "s calibration": "1.0",
+        "s noise": "2.0",
+        "s evaluation": "3.0",
+        "s/step": "0.6000",
+        "peak MiB": "4",
+    }
+    assert {title: row[title] for title in expected} == expected
+    assert "Peak memory: resident set of the process." in table.costs_caption
+
+
+def test_costs_that_were_not_booked_are_dashes(tmp_path):
+    silent = result("a")
+    del silent["flops"], silent["peak_memory_bytes"], silent["peak_memory_of"]
+    silent["seconds"] = {}
+    (row,) = only([silent]).cost_texts().to_dict("records")
+    assert {row[title] for title in ("FLOPs", "s train", "s/step", "peak MiB")} == {"-"}
+    assert row["tokens"] == "1234"
+    assert "not said what of" in only([silent]).costs_caption
+
+
+def test_the_main_table_is_the_same_on_every_machine(tmp_path):
+    slow = result("a")
+    slow["seconds"] = dict.fromkeys(slow["seconds"], 1e6)
+    slow |= {"peak_memory_bytes": 10**12, "peak_memory_of": "tensors in CUDA's allocator"}
+    tables.write([result("a")], tmp_path / "fast", against_lora())
+    tables.write([slow], tmp_path / "slow", against_lora())
+    for name in SIX:
+        fast = (tmp_path / "fast" / name).read_bytes()
+        assert (fast == (tmp_path / "slow" / name).read_bytes()) is name.startswith("table")
+
+
+def test_the_order_of_the_results_does_not_matter(tmp_path):
+    given = [*seeds("a", (0.5, 0.7, 0.6)), *seeds("b", (0.1, 0.3), method__name="lora_zo"), hole("c", rank=4)]
+    tables.write(given, tmp_path / "a", against_lora())
+    tables.write(given[::-1], tmp_path / "b", against_lora())
+    for name in SIX:
+        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+
+
+def test_budgets_of_tokens_and_seconds_are_named():
+    tokens = result("a", budget__queries=None, budget__tokens=2000000)
+    assert only([tokens], Protocol(match="tokens")).title.startswith("t, m: 2000000 tokens, accuracy")
+    seconds = result("a", budget__queries=None, budget__seconds=60.0)
+    assert only([seconds]).title.startswith("t, m: 60.0 seconds, accuracy")
+
+
+def test_the_unit_that_is_matched_is_checked(tmp_path):
+    _, refused = tables.write([result("a")], tmp_path, Protocol(match="tokens"))
+    assert "budget.tokens, which was not granted to ar1zo rank=8" in refused[0]
+    with pytest.raises(UserError, match=r"Invalid sweep\.match: 'steps'\. Must be one of queries, seconds, tokens"):
+        Protocol(match="steps")
+
+
+HOSTILE = r"a_b|c & 50% \x {y} #1 $z$ <i> ~^"
+
+
+def test_names_cannot_break_out_of_a_table(tmp_path):
+    given = [result("a", method__name=HOSTILE), result("b", method__name="[4pt]"), result("c", method__order="p|q\nr")]
+    given.append(result("d", rank=4))
+    text, _ = tables.write(given, tmp_path, Protocol(caption="Ranks & 50 % of them"))
+    lines = [line for line in text.splitlines() if line.startswith("|")]
+    assert len(lines) == 6
+    assert len({line.replace(r"\|", "").count("|") for line in lines}) == 1
+    latex = (tmp_path / "table.tex").read_text(encoding="utf-8")
+    name = r"a\_b\textbar{}c \& 50\% \textbackslash{}x \{y\} \#1 \$z\$ \textless{}i\textgreater{} "
+    assert f"{name}\\textasciitilde{{}}\\textasciicircum{{}} &" in latex
+    assert "\n{[}4pt] &" in latex  # else an option of the line break before it
+    assert r"\caption{Ranks \& 50 \% of them. t, m:" in latex
+    assert latex.isascii()
+    rows = [line for line in latex.splitlines() if line.endswith(r"\\")]
+    assert len({line.replace(r"\&", "").count("&") for line in rows}) == 1
+    assert latex.count(r"\toprule") == latex.count(r"\midrule") == latex.count(r"\bottomrule") == 1
+
+
+def test_latex_tells_once_what_is_the_same_in_all_rows(tmp_path):
+    tables.write([result("a"), result("b", rank=4, accuracy=0.9)], tmp_path)
+    latex = (tmp_path / "table.tex").read_text(encoding="utf-8")
+    assert "The same in all rows: lr 0.001, eps 0.001, n 1, " in latex
+    header = next(line for line in latex.splitlines() if line.startswith("method"))
+    assert header == r"method & rank & zero-shot dev \% & dev \% (best) & test \% (best) & test \% (last) \\"
+    tables.write([result("a")], tmp_path)  # a single row is shown whole
+    assert "search cost" in (tmp_path / "table.tex").read_text(encoding="utf-8")
+
+
+def test_sections_with_different_columns_share_a_csv(tmp_path):
+    given = [result("a"), result("b", method__order="random"), result("c", task__name="u")]
+    tables.write(given, tmp_path)
+    stored = pd.read_csv(tmp_path / "table.csv")
+    assert list(stored["task"]) == ["t", "t", "u"]
+    assert set(stored["method.order"][:2]) == {"cyclic", "random"}
+    assert pd.isna(stored["method.order"][2])
+
+
+def test_the_csv_holds_the_numbers_unrounded(tmp_path):
+    given = seeds("a", (1 / 3, 2 / 3, 0.5))
+    tables.write(given, tmp_path)
+    stored = pd.read_csv(tmp_path / "table.csv")
+    expected = only(given).scores
+    for name in ("test_best", "test_best_sd", "test_best_low", "test_best_high"):
+        assert stored[name][0] == expected[name][0]
+
+
+def test_published_numbers_stand_below_ours_under_their_own_heading(tmp_path):
+    text, _ = tables.write([result("a")], tmp_path, Protocol(published=["lozo_opt_13b", "bszo_opt_1.3b"]))
+    ours, theirs = text.split("### Published elsewhere (not comparable run by run)")
+    assert "ar1zo" in ours
+    assert "LOZO" not in ours
+    assert theirs.index("arXiv:2410.07698") < theirs.index("arXiv:2601.01452")
+    assert theirs.count("Different from ours:") == 2
+    assert (tmp_path / "table.tex").read_text(encoding="utf-8").count(r"\caption{Published: ") == 2
+    assert "LOZO" not in (tmp_path / "table.csv").read_text(encoding="utf-8")
+
+
+def test_an_unknown_published_block_is_told_before_anything_is_written(tmp_path):
+    with pytest.raises(UserError, match=r"Invalid sweep\.published: 'lozo'\. Must be one of .*lozo_opt_13b"):
+        tables.write([result("a")], tmp_path / "out", Protocol(published=["lozo"]))
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_caption_stands_above_everything(tmp_path):
+    text, _ = tables.write([result("a")], tmp_path, Protocol(caption="Methods at equal queries"))
+    assert text.startswith("Methods at equal queries\n\n### t, m:")
+    assert tables.write([result("a")], tmp_path)[0].startswith("### t, m:")
+
+
+def test_nothing_makes_no_table(tmp_path):
+    assert tables.write([], tmp_path / "out") == ("", [])
+    assert not (tmp_path / "out").exists()
+
+
+def test_tables_load_neither_torch_nor_what_draws_and_tests():
+    heavy = {"torch", "transformers", "peft", "matplotlib", "scipy.stats"}
+    command = "import sys, zo_runner.tables; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", command], check=True, capture_output=True, text=True)
+    loaded = set(done.stdout.split())
+    assert "zo_runner.tables" in loaded
+    assert not heavy & loaded
+
+
+def test_numbers_need_no_protocol():
+    ((_, rows),) = sections([result("a")]).items()
+    pd.testing.assert_frame_equal(scores.numbers(rows), only([result("a")]).scores)

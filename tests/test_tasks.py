@@ -204,4 +204,5 @@ def test_the_rows_of_a_pocket_task_never_change(name, seed):
     splits = pocket(f"pocket_{name}").load(seed)
     drawn = [[[row.prompt, row.correct[0]] for row in part] for part in (splits.train, splits.dev, splits.test)]
     assert hashlib.sha256(json.dumps(drawn).encode()).hexdigest()[:16] == DRAWN[name, seed]
-    assert splits.files == {}
+    assert list(splits.files) == [f"generated/{name}"]
+    assert splits.files == pocket(f"pocket_{name}").load(seed + 1).files

@@ -8,7 +8,7 @@ from functools import partial
 import pytest
 import torch
 
-from zo_runner.budget import Ledger
+from zo_runner.budget import Budget, Ledger
 from zo_runner.encoding import Encoded
 from zo_runner.evaluation import Score
 from zo_runner.methods import AR1ZO, MeZO
@@ -69,7 +69,7 @@ class Notes:
         return [event["queries"] for event in self.events if "dev/loss" in event]
 
 
-def trainer(*, queries=20, eval_every=8, log_every=3, noise=None, scores=(), method=MeZO, lr=0.01):
+def trainer(*, queries=20, eval_every=8, log_every=3, noise=None, scores=(), method=MeZO, lr=0.01, budget=None):
     theta = torch.ones(3)
     return Trainer(
         method=method([theta], lr=lr, eps=1e-3),
@@ -77,7 +77,7 @@ def trainer(*, queries=20, eval_every=8, log_every=3, noise=None, scores=(), met
         train=EXAMPLES,
         dev=EXAMPLES[:3],
         order=BatchOrder(SIZE, BATCH, 0),
-        ledger=Ledger(queries),
+        ledger=Ledger(budget or Budget(queries=queries)),
         noise=noise or Noise(repeats=0),
         eval_every=eval_every,
         log_every=log_every,
@@ -99,6 +99,92 @@ def test_the_number_of_steps_follows_from_the_budget(queries, steps):
     assert t.ledger.tokens == 2 * steps * BATCH * 2
     assert len(outcome.step_seconds) == steps
     assert t.ledger.charged <= queries
+
+
+class Long(list):
+    """A batch with as many tokens as it is told."""
+
+    tokens = 0
+
+
+@dataclass
+class Uneven(Bowl):
+    """A bowl whose batches read these numbers of tokens a query, one after the other."""
+
+    lengths: list = field(default_factory=list)
+    built: int = 0
+
+    def batches(self, examples, extra_padding=0):
+        rows = Long(examples)
+        rows.tokens = self.lengths[self.built]
+        self.built += 1
+        return [rows]
+
+
+@pytest.mark.parametrize(
+    ("tokens", "steps"),
+    # Two queries a step: 20, 40, 200 and 2 tokens.
+    [(19, 0), (20, 1), (59, 1), (60, 2), (62, 2), (259, 2), (260, 3), (261, 3), (262, 4)],
+)
+def test_a_step_that_a_budget_of_tokens_cannot_pay_is_not_begun(tokens, steps):
+    t = trainer(budget=Budget(tokens=tokens))
+    t.evaluator = Uneven(t.evaluator.theta, lengths=[10, 20, 100, 1, 1000])
+    t.run()
+    assert len(t.observer.steps) == steps
+    assert t.ledger.queries["train"] == len(t.evaluator.seen) == 2 * steps
+    assert t.ledger.tokens == [0, 20, 60, 260, 262][steps] <= tokens
+    assert t.ledger.examples == 2 * steps * BATCH
+
+
+def test_the_unit_of_the_budget_does_not_change_the_steps():
+    by_queries, by_tokens = trainer(queries=12), trainer(budget=Budget(tokens=12 * BATCH * 2))
+    by_queries.run()
+    by_tokens.run()
+    assert by_tokens.observer.steps == by_queries.observer.steps
+    assert by_tokens.observer.dev() == by_queries.observer.dev()
+
+
+def test_no_batch_is_built_that_a_budget_of_queries_cannot_pay():
+    t = trainer(queries=5)
+    t.evaluator = Uneven(t.evaluator.theta, lengths=[1] * 3)
+    t.run()
+    assert t.evaluator.built == 2
+
+
+@dataclass
+class Clock:
+    """Time that passes only where it is told to."""
+
+    now: float = 100.0
+
+    def perf_counter(self):
+        return self.now
+
+
+@pytest.mark.parametrize(("seconds", "steps"), [(0.001, 1), (2.99, 1), (3.0, 1), (3.01, 2), (6.0, 2), (30.0, 10)])
+def test_a_budget_of_seconds_overshoots_by_one_step_at_most(seconds, steps, monkeypatch):
+    clock = Clock()
+    monkeypatch.setattr("zo_runner.budget.time", clock)
+    monkeypatch.setattr("zo_runner.train.time", clock)
+    t = trainer(budget=Budget(seconds=seconds), noise=Noise(repeats=2, every=1), eval_every=2)
+    build, loss, score = t.evaluator.batches, t.evaluator.loss, t.evaluator.score
+
+    def slow(function, takes):
+        def call(*args, **kwargs):
+            clock.now += takes
+            return function(*args, **kwargs)
+
+        return call
+
+    # One second to build a batch, one for each of the two queries of a step; dev takes for ever, noise two a step.
+    t.evaluator.batches, t.evaluator.loss, t.evaluator.score = slow(build, 1.0), slow(loss, 1.0), slow(score, 1000.0)
+    outcome = t.run()
+    assert len(t.observer.steps) == steps
+    assert outcome.step_seconds == [3.0] * steps
+    assert t.ledger.seconds["train"] == 3.0 * steps < seconds + 3.0
+    assert t.ledger.seconds["eval"] == 1000.0 * len(t.observer.dev())
+    assert t.ledger.seconds["noise"] == 4.0 * steps
+    assert outcome.best is not None
 
 
 def test_both_queries_of_a_step_see_the_same_batch_and_each_step_the_next():
@@ -149,7 +235,7 @@ def test_a_method_cannot_spend_beyond_the_budget():
                 closure()
 
     t = trainer(queries=6, method=Greedy)
-    with pytest.raises(RuntimeError, match=r"^Query 7 exceeds the budget of 6"):
+    with pytest.raises(RuntimeError, match=r"^Query 7 exceeds the budget of 6 queries"):
         t.run()
     assert t.ledger.charged == 6
 

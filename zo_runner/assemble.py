@@ -1,5 +1,6 @@
 """assemble(): build every part of a run from its configuration. The only place where the parts meet."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from zo_runner import adapters
 from zo_runner.calibration import QUERIES_PER_PROBE
-from zo_runner.config import build, calibrates
+from zo_runner.config import build, calibrates, granted
 from zo_runner.encoding import Encoded, Encoder
 from zo_runner.errors import UserError, invalid
 from zo_runner.evaluation import Evaluator
@@ -66,6 +67,10 @@ class Parts:
         dev: selection examples.
         test: examples that are read once.
         order: which training examples each step sees.
+        probed: which of them each direction of the calibration sees.
+        step_queries: queries of the first step, the most they can be.
+        step_tokens: non-padding tokens that these read.
+        provenance: the model's revision and digests of the data, for result.json.
         facts: what meta.json says of all this.
     """
 
@@ -78,6 +83,10 @@ class Parts:
     dev: list[Encoded]
     test: list[Encoded]
     order: BatchOrder
+    probed: BatchOrder
+    step_queries: int
+    step_tokens: int
+    provenance: dict[str, Any]
     facts: dict[str, Any]
 
 
@@ -128,20 +137,62 @@ def assemble(cfg: DictConfig) -> Parts:
     scout = method_of(cfg, groups, fold_in(cfg.seeds.direction, "calibration"))
     try:
         order = BatchOrder(len(train), cfg.batch_size, cfg.seeds.order)
+        probed = BatchOrder(len(train), cfg.batch_size, fold_in(cfg.seeds.order, "calibration"))
     except ValueError as error:
         raise UserError(str(error)) from None
-    measured = QUERIES_PER_PROBE * cfg.calibration.probes if calibrates(cfg) else 0
-    if cfg.budget.queries < measured + method.queries_per_step:
-        calibration = f" and its calibration with calibration.probes={cfg.calibration.probes}" if measured else ""
-        allowed = f">= {measured + method.queries_per_step}, the cost of one step of {cfg.method.name}{calibration}"
-        raise invalid("budget.queries", cfg.budget.queries, allowed)
+    evaluator = on.evaluator(model)
+
+    def tokens(batch: list[int]) -> int:
+        return sum(part.tokens for part in evaluator.batches([train[i] for i in batch]))
+
+    # A rate that follows the curvature reads it in the first step too.
+    step_queries = method.queries_per_step + (cfg.method.get("lr") == AUTO and cfg.calibration.every > 0)
+    step_tokens = step_queries * tokens(order[0])
+    if cfg.budget.queries is not None:
+        _require_budget(cfg, "queries", step_queries, lambda i: 1)
+    elif cfg.budget.tokens is not None:
+        _require_budget(cfg, "tokens", step_tokens, lambda i: tokens(probed[i]))
     facts = {
         **on.facts,
         "trained_parameters": sum(p.numel() for group in method.param_groups for p in group["params"]),
         "first_prompt": first_prompt(on.splits.train[0].prompt, train[0]),
     }
     dev, test = on.encoder.encode(on.splits.dev, "dev"), on.encoder.encode(on.splits.test, "test")
-    return Parts(on.base, model, method, scout, on.evaluator(model), train, dev, test, order, facts)
+    provenance = {key: on.facts[key] for key in ("model_revision", "data_files")}
+    return Parts(
+        on.base,
+        model,
+        method,
+        scout,
+        evaluator,
+        train,
+        dev,
+        test,
+        order,
+        probed,
+        step_queries,
+        step_tokens,
+        provenance,
+        facts,
+    )
+
+
+def _require_budget(cfg: DictConfig, unit: str, step: int, probe: Callable[[int], int]) -> None:
+    """Refuse a budget that cannot pay the first step, and the calibration before it.
+
+    Args:
+        cfg: a checked configuration.
+        unit: of the budget.
+        step: cost of the first step.
+        probe: cost of one query of the direction of that number.
+    """
+    needed, calibration = step, ""
+    if calibrates(cfg):
+        needed += QUERIES_PER_PROBE * sum(map(probe, range(cfg.calibration.probes)))
+        calibration = f" and its calibration with calibration.probes={cfg.calibration.probes}"
+    given = granted(cfg)[unit]
+    if given < needed:
+        raise invalid(f"budget.{unit}", given, f">= {needed}, the cost of one step of {cfg.method.name}{calibration}")
 
 
 def head(cfg: DictConfig, known: dict[str, Any], directory: RunDirectory) -> dict[str, Any]:

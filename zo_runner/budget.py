@@ -1,13 +1,14 @@
 """The ledger: what a run may spend and what it has spent.
 
 One evaluation of the loss of one batch at one point is one query. Training and calibration queries are charged to the
-budget; noise re-evaluations and dev/test evaluations are booked beside it and never charged.
+budget, which is granted in queries, in tokens or in seconds; noise re-evaluations and dev/test evaluations are booked
+beside it and never charged.
 """
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 import torch
@@ -20,23 +21,69 @@ PHASES: tuple[Phase, ...] = ("train", "calibration", "noise", "eval")
 CHARGED: tuple[Purpose, ...] = ("train", "calibration")
 
 
-@dataclass
-class Ledger:
-    """Counts queries, examples, tokens and seconds; says what is affordable.
+@dataclass(frozen=True)
+class Budget:
+    """What may be charged: a number of queries, of tokens, or of seconds.
 
     Attributes:
-        budget: number of queries that may be charged.
+        queries: loss evaluations.
+        tokens: non-padding tokens that these read.
+        seconds: wall clock of training and calibration. It is looked at before a step begins, so that a run overshoots
+            by one step at most, or by the calibration of one radius.
+
+    Raises:
+        ValueError: not exactly one is given, or it is negative or not a number.
+    """
+
+    queries: int | None = None
+    tokens: int | None = None
+    seconds: float | None = None
+
+    def __post_init__(self) -> None:
+        given = [value for value in asdict(self).values() if value is not None]
+        if len(given) != 1 or not given[0] >= 0:
+            raise ValueError(f"Invalid budget: {asdict(self)!r}. Must be one number >= 0, and None for the others.")
+
+    @property
+    def unit(self) -> str:
+        """The name of what is granted: queries, tokens or seconds."""
+        return next(name for name, value in asdict(self).items() if value is not None)
+
+    @property
+    def limit(self) -> float:
+        """How much of the unit is granted."""
+        limit: float = getattr(self, self.unit)
+        return limit
+
+    def __str__(self) -> str:
+        return f"{self.limit:g} {self.unit}" if self.unit == "seconds" else f"{self.limit} {self.unit}"
+
+
+def _nothing() -> float:
+    return 0.0
+
+
+@dataclass
+class Ledger:
+    """Counts queries, examples, tokens, operations and seconds; says what is affordable.
+
+    Attributes:
+        budget: what may be charged.
+        computed: floating-point operations of the model so far, whatever for; the ledger books its differences.
         queries: queries made, by purpose.
         examples: examples in charged queries (a batch of 16 queried twice counts 32).
-        tokens: non-padding tokens in charged queries.
+        tokens: non-padding tokens in charged queries; of a generated answer, those of its prompt.
+        flops: estimated floating-point operations of charged queries.
         evaluated: examples scored for dev and test, never charged.
         seconds: wall clock by phase.
     """
 
-    budget: int
+    budget: Budget
+    computed: Callable[[], float] = _nothing
     queries: dict[str, int] = field(default_factory=lambda: {"train": 0, "calibration": 0, "noise": 0})
     examples: int = 0
     tokens: int = 0
+    flops: float = 0.0
     evaluated: int = 0
     seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(PHASES, 0.0))
 
@@ -45,9 +92,22 @@ class Ledger:
         """Queries charged so far."""
         return sum(self.queries[purpose] for purpose in CHARGED)
 
-    def affords(self, queries: int) -> bool:
-        """Whether that many further queries fit in the budget."""
-        return self.charged + queries <= self.budget
+    @property
+    def spent(self) -> float:
+        """What was charged so far, in the unit of the budget."""
+        charged = {"queries": self.charged, "tokens": self.tokens}
+        return charged.get(self.budget.unit, sum(self.seconds[purpose] for purpose in CHARGED))
+
+    def affords(self, queries: int, *, tokens: int) -> bool:
+        """Whether what comes fits in the budget. Of seconds, which nobody knows beforehand, any must be left.
+
+        Args:
+            queries: how many come.
+            tokens: non-padding tokens of all of them.
+        """
+        if self.budget.unit == "seconds":
+            return self.spent < self.budget.limit
+        return self.spent + (queries if self.budget.unit == "queries" else tokens) <= self.budget.limit
 
     def meter(self, closure: Closure, *, purpose: Purpose = "train", examples: int = 0, tokens: int = 0) -> Closure:
         """The same closure, counted. A method cannot spend without it.
@@ -59,17 +119,23 @@ class Ledger:
             tokens: non-padding tokens in the batch.
 
         Raises (when called):
-            RuntimeError: the budget has no query left.
+            RuntimeError: the query does not fit in a budget of queries or tokens. Seconds run out between steps only.
         """
 
         def metered() -> torch.Tensor:
-            if purpose in CHARGED:
-                if not self.affords(1):
-                    raise RuntimeError(f"Query {self.charged + 1} exceeds the budget of {self.budget}.")
-                self.examples += examples
-                self.tokens += tokens
+            if purpose not in CHARGED:
+                self.queries[purpose] += 1
+                return closure()
+            if self.budget.unit != "seconds" and not self.affords(1, tokens=tokens):
+                raise RuntimeError(f"Query {self.charged + 1} exceeds the budget of {self.budget}.")
             self.queries[purpose] += 1
-            return closure()
+            self.examples += examples
+            self.tokens += tokens
+            before = self.computed()
+            try:
+                return closure()
+            finally:
+                self.flops += self.computed() - before
 
         return metered
 
@@ -80,15 +146,20 @@ class Ledger:
         try:
             yield
         finally:
-            self.seconds[phase] += time.perf_counter() - start
+            self.book(phase, time.perf_counter() - start)
+
+    def book(self, phase: Phase, seconds: float) -> None:
+        """Add seconds to a phase."""
+        self.seconds[phase] += seconds
 
     def summary(self) -> dict[str, Any]:
         """The ledger as it enters result.json."""
         return {
-            "budget": self.budget,
+            "budget": asdict(self.budget),
             "queries": dict(self.queries),
             "examples": self.examples,
             "tokens": self.tokens,
+            "flops": self.flops,
             "evaluated": self.evaluated,
             "seconds": dict(self.seconds),
         }

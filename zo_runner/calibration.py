@@ -103,6 +103,7 @@ class Calibration:
         curvature: mean |h|, NaN where it was not needed or drowned in noise.
         curvature_eps: the radius at which it was read.
         negative: share of directions with negative curvature.
+        curvatures: h of every direction at that radius; none where it was not needed or drowned in noise.
         fd_snr_db: by radius, for each radius that was probed.
         bias: by radius, see `bias`; NaN for the first radius, which has nothing to be compared with.
         notes: what a person should know, such as a fall-back.
@@ -113,6 +114,7 @@ class Calibration:
     curvature: float
     curvature_eps: float
     negative: float
+    curvatures: tuple[float, ...]
     fd_snr_db: dict[str, float]
     bias: dict[str, float]
     notes: tuple[str, ...]
@@ -219,6 +221,7 @@ def calibrate(
         curvature=math.nan if read is None else read.curvature,
         curvature_eps=math.nan if read is None else read.eps,
         negative=math.nan if read is None else statistics.fmean(h < 0 for h in read.curvatures),
+        curvatures=() if read is None else read.curvatures,
         fd_snr_db={f"{r:g}": probed.fd_snr_db for r, probed in sorted(found.items())},
         bias=dict(sorted(biases.items(), key=lambda pair: float(pair[0]))),
         notes=tuple(notes),
@@ -238,6 +241,7 @@ class Bench:
         noise: how evaluation noise is added and measured.
         probes: directions per radius.
         reserve: queries that must be left for training.
+        reserve_tokens: non-padding tokens of these.
     """
 
     method: ZerothOrder
@@ -248,6 +252,7 @@ class Bench:
     noise: Noise
     probes: int
     reserve: int
+    reserve_tokens: int
 
     @cached_property
     def sigma2(self) -> float:
@@ -260,10 +265,17 @@ class Bench:
             for i in range(NOISE_BATCHES)
         )
 
+    @cached_property
+    def tokens(self) -> int:
+        """Non-padding tokens that one query on every batch reads."""
+        with self.ledger.clock("calibration"):
+            return sum(batch.tokens for i in range(self.probes) for batch in self.evaluator.batches(self._batch(i)))
+
     @torch.no_grad()
     def measure(self, eps: float) -> Probe | None:
         """The same directions and batches at every radius; None where the budget or the loss does not allow it."""
-        if not self.ledger.affords(QUERIES_PER_PROBE * self.probes + self.reserve):
+        queries, tokens = QUERIES_PER_PROBE * self.probes, QUERIES_PER_PROBE * self.tokens
+        if not self.ledger.affords(queries + self.reserve, tokens=tokens + self.reserve_tokens):
             return None
         sigma2 = self.sigma2
         with self.ledger.clock("calibration"):

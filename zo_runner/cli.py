@@ -5,8 +5,6 @@ import os
 import re
 import sys
 import traceback
-import warnings
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +16,12 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from zo_runner import config, identity, schema
-from zo_runner.errors import RunWarning, UserError, invalid
-from zo_runner.records import RunDirectory, find_runs, read_result, require_writable
+from zo_runner import config, schema
+from zo_runner.console import complain, quiet, say
+from zo_runner.errors import UserError, invalid
+from zo_runner.jobs import carry_out, closing_line
+from zo_runner.locks import Busy
+from zo_runner.records import find_runs
 
 PACKAGE = Path(__file__).resolve().parent
 # In a wheel conf/ and sweeps/ lie inside the package, in a checkout beside it.
@@ -45,9 +46,9 @@ class TableAtEnd(Callback):
         runs = list(dict.fromkeys(job["run"] for job in jobs if job["run"] is not None))
         _write_table([Path(run) for run in runs], folder)
         if failed:
-            _complain(f"{len(failed)} of {len(jobs)} jobs failed:")
+            complain(f"{len(failed)} of {len(jobs)} jobs failed:")
             for job in failed:
-                _complain(f"  {' '.join(job['overrides'])}: {job['error']}")
+                complain(f"  {' '.join(job['overrides'])}: {job['error']}")
             _fail()
 
 
@@ -66,7 +67,7 @@ def _job(cfg: DictConfig) -> float | None:
         directory, result = _run(cfg, overrides)
         note["run"] = str(directory) if cfg.job == "train" else None  # what the table at the end compares
         return result.get("objective")
-    except UserError as error:
+    except (UserError, Busy) as error:
         note["error"] = str(error)
     except Exception as error:  # a bug or a fault of one job must not take the others with it
         note["error"] = f"{type(error).__name__}: {error}"
@@ -75,81 +76,33 @@ def _job(cfg: DictConfig) -> float | None:
         if context.mode == RunMode.MULTIRUN:
             with (Path(context.sweep.dir) / "jobs.jsonl").open("a", encoding="utf-8") as stream:
                 stream.write(json.dumps(note) + "\n")
-    _complain(f"error: {note['error']}")
+    complain(f"error: {note['error']}")
     _fail()
     return None
 
 
 def _run(cfg: DictConfig, overrides: list[str]) -> tuple[Path | None, dict[str, Any]]:
-    config.check(cfg)
+    if cfg.job == "report":
+        _report(cfg, overrides)
+        return None, {}
+    if cfg.sweep.name is not None:
+        raise UserError(f"A sweep needs -m: zo-run -m +sweeps={cfg.sweep.name}.")
     if cfg.job == "table":
+        config.check(cfg)
         _rebuild_table(cfg, overrides)
         return None, {}
-    for caution in config.cautions(cfg, {override.split("=")[0].lstrip("+~") for override in overrides}):
-        warnings.warn(caution, RunWarning, stacklevel=2)
-    known = identity.identify(cfg)
-    name = f"s{cfg.seed}-{identity.run_id(known)}"
-    folder = cfg.method.name if cfg.job == "train" else cfg.job
-    directory = RunDirectory(Path(cfg.runtime.root) / cfg.task.name / cfg.model.name / folder / name)
-    result = directory.result()
-    cached = result is not None and result["status"] in ("done", "diverged")
-    if result is None or not cached:
-        require_writable(Path(cfg.runtime.root))
-        execute = _executor(cfg.job)
-
-        _quiet()  # again: some libraries set filters of their own when they are imported
-        result = execute(cfg, known, directory)
-    _say(closing_line(result, directory.path, cached=cached))
-    return directory.path, result
+    path, result, cached = carry_out(cfg, {override.split("=")[0].lstrip("+~") for override in overrides})
+    say(closing_line(result, path, cached=cached))
+    return path, result
 
 
-def _executor(job: str) -> Callable[[DictConfig, dict[str, Any], RunDirectory], dict[str, Any]]:
-    """What carries a job out. Imported here: it brings torch with it."""
-    if job == "evaluate":
-        from zo_runner.evaluate import execute
-    elif job == "probe":
-        from zo_runner.probe import execute
-    else:
-        from zo_runner.run import execute
-    return execute
+def _report(cfg: DictConfig, overrides: list[str]) -> None:
+    """`job=report +sweeps=NAME`: tables, figures and page of a sweep from what has run so far."""
+    if cfg.sweep.name is None:
+        raise UserError("job=report needs a sweep: zo-run job=report +sweeps=NAME.")
+    from zo_runner.arena import arena_of, conclude
 
-
-def closing_line(result: dict[str, Any], path: Path, *, cached: bool) -> str:
-    """What was reached and where it lies, in one line."""
-    if result["job"] == "probe":
-        spent = f"{result['queries']['probe']} queries, {result['seconds']['total']:.0f} s"
-        return f"{result['report']}\nprobe of {result['cells']} cells{', cached' if cached else ''}; {spent}; {path}"
-    if result["job"] == "evaluate":
-        shots = f", {result['shots']}-shot" if result["shots"] else ("" if result["adapter"] else ", zero-shot")
-        what = result["model"] + ("" if result["adapter"] is None else f" with {result['adapter']}") + shots
-        split, score = next(iter(result["metrics"].items()))
-        shown = ", ".join(_score(score, name) for name in score if name != "loss")
-        return (
-            f"{what}: {'cached, ' if cached else ''}{split} {shown}, loss {score['loss']:.4f}; "
-            f"{result['examples']} examples, {result['seconds']['eval']:.1f} s; {path}"
-        )
-    rank = "" if result["rank"] is None else f" rank={result['rank']}"
-    parts = [f"{result['method']}{rank} seed={result['seed']}: {'cached, ' if cached else ''}{result['status']}"]
-    dev, test = result["metrics"].get("dev", {}), result["metrics"].get("test", {})
-    if result["error"]:
-        parts.append(result["error"])
-    if "best" in dev:
-        before, best = (_score(dev[name], result["metric"]) for name in ("zero_shot", "best"))
-        parts.append(f"dev {before} -> {best} at {dev['best']['queries']} queries")
-    if test:
-        parts.append("test " + ", ".join(f"{_score(s, result['metric'])} ({name})" for name, s in sorted(test.items())))
-    snr = result["signal"].get("zo/fd_snr_db")
-    if snr is not None:
-        parts.append(f"FD-SNR {snr:.0f} dB")
-    parts.append(f"{result['queries']['train']} of {result['budget']} queries")
-    parts.append(f"{result['seconds']['total']:.0f} s")
-    return "; ".join(parts) + f"; {path}"
-
-
-def _score(score: dict[str, Any], metric: str) -> str:
-    """A score as people write it: percent, and the metric's name where it is not accuracy."""
-    name = "" if metric == "accuracy" else f" {metric.replace('_', ' ')}"
-    return f"{score[metric]:.2f}{name}" if metric == "perplexity" else f"{score[metric]:.1%}{name}"
+    conclude(arena_of(cfg, overrides), cfg, ())
 
 
 def _rebuild_table(cfg: DictConfig, overrides: list[str]) -> None:
@@ -181,12 +134,13 @@ def _write_table(runs: list[Path], folder: Path) -> bool:
     """Print and save the table of some runs. False if a part of it was refused."""
     from zo_runner import tables
 
-    results = [result for result in (read_result(run / "result.json") for run in runs) if result is not None]
+    results, unreadable = tables.gather(runs)
     text, refused = tables.write(results, folder)
+    refused = unreadable + refused
     if text:
-        _say(f"\n{text}\n{folder / 'table.md'}  {folder / 'table.csv'}")
+        say(f"\n{text}\n{folder / 'table.md'}  {folder / 'table.csv'}")
     for sentence in refused:
-        _complain(sentence)
+        complain(sentence)
     return not refused
 
 
@@ -195,22 +149,22 @@ def main() -> None:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises, and the line is ours to write
     # Hydra's parser takes no overrides on both sides of a flag; a person adds -m wherever the cursor is.
     sys.argv[1:] = sorted(sys.argv[1:], key=lambda word: word not in ("-m", "--multirun"))
-    _quiet()
+    quiet()
     schema.register(HOME / "sweeps")
     try:
         _job()
     except KeyboardInterrupt:
-        _complain("interrupted; the same command starts it again")
+        complain("interrupted; the same command starts it again")
         sys.exit(INTERRUPTED)
     except UserError as error:
-        _complain(f"error: {error}")
+        complain(f"error: {error}")
         _fail()
     except (HydraException, OmegaConfBaseException) as error:
-        _complain(f"error: {one_line(error)}")
+        complain(f"error: {one_line(error)}")
         _fail()
     except OSError as error:  # Hydra makes the folder of a multirun below runtime.root
         allowed = f"a folder that can be written to ({error.strerror or error})"
-        _complain(f"error: {invalid('runtime.root', error.filename, allowed)}")
+        complain(f"error: {invalid('runtime.root', error.filename, allowed)}")
         _fail()
     sys.exit(_exit_code)
 
@@ -236,26 +190,6 @@ def one_line(error: BaseException) -> str:
             """shell's, as in 'task.template="{text} It was"'."""
         )
     return " ".join(str(error).split())
-
-
-def _quiet() -> None:
-    """Show our own warnings, one line each, and nobody else's."""
-    warnings.simplefilter("ignore")
-    warnings.simplefilter("always", RunWarning)
-    warnings.showwarning = _show_warning
-
-
-def _show_warning(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
-    if issubclass(category, RunWarning):
-        _complain(f"warning: {message}")
-
-
-def _say(text: str) -> None:
-    print(text, flush=True)
-
-
-def _complain(text: str) -> None:
-    print(f"zo-run: {text}", file=sys.stderr, flush=True)
 
 
 def _fail() -> None:

@@ -10,7 +10,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from zo_runner.errors import UserError, invalid, one_of
-from zo_runner.schema import ATOMS, AUTO, DTYPES, JOBS, SCALINGS, TRAINS, RunConfig
+from zo_runner.schema import ATOMS, AUTO, BUDGET_UNITS, DTYPES, JOBS, SCALINGS, TRAINS, RunConfig
 
 ALLOWED_TARGETS = ("zo_runner.", "torch.optim.")
 
@@ -32,14 +32,20 @@ def check(cfg: DictConfig) -> None:
         "rank",
         "batch_size",
         "calibration.probes",
-        "budget.queries",
         "budget.eval_every",
         "budget.log_every",
         "noise.every",
     ):
         _at_least(cfg, key, 1)
-    for key in ("seed", "noise.repeats", "evaluate.shots", *(f"seeds.{name}" for name in cfg.seeds)):
+    for key in (
+        "seed",
+        "noise.repeats",
+        "calibration.every",
+        "evaluate.shots",
+        *(f"seeds.{name}" for name in cfg.seeds),
+    ):
         _at_least(cfg, key, 0)
+    _check_budget(cfg)
     _check_method_numbers(cfg)
     _check_probe(cfg)
     if cfg.runtime.threads is not None:
@@ -74,6 +80,25 @@ def check(cfg: DictConfig) -> None:
                 OmegaConf.select(cfg, key),
                 "letters, digits, dots, dashes and underscores, since it names a folder",
             )
+
+
+def granted(cfg: DictConfig) -> dict[str, Any]:
+    """What the budget grants, by unit: a number for one of them, None for the others."""
+    queries, tokens, seconds = (cfg.budget[unit] for unit in BUDGET_UNITS)
+    return {"queries": queries, "tokens": None if tokens is None else int(tokens), "seconds": seconds}
+
+
+def _check_budget(cfg: DictConfig) -> None:
+    given = {unit: cfg.budget[unit] for unit in BUDGET_UNITS}
+    if sum(value is not None for value in given.values()) != 1:
+        allowed = "exactly one of queries, tokens and seconds, the others null, as in budget.queries=null"
+        raise invalid("budget", given, f"{allowed} budget.tokens=2e6")
+    if given["queries"] is not None:
+        _at_least(cfg, "budget.queries", 1)
+    if given["tokens"] is not None and not (given["tokens"] >= 1 and float(given["tokens"]).is_integer()):
+        raise invalid("budget.tokens", given["tokens"], "an integer >= 1, such as 2e6")
+    if given["seconds"] is not None and not (math.isfinite(given["seconds"]) and given["seconds"] > 0):
+        raise invalid("budget.seconds", given["seconds"], "a finite number > 0")
 
 
 def _check_probe(cfg: DictConfig) -> None:
@@ -181,7 +206,8 @@ def cautions(cfg: DictConfig, typed: Collection[str]) -> list[str]:
         silent = {key: "job=evaluate trains nothing" for key in typed if key.split(".")[0] in keys}
     elif cfg.job == "probe":
         reason = "job=probe has a grid of its own: probe.ranks, probe.atoms, probe.scalings"
-        silent = dict.fromkeys(("rank", "method.atoms", "method.scaling", "budget", "budget.queries"), reason)
+        budget = ("budget", *(f"budget.{unit}" for unit in BUDGET_UNITS))
+        silent = dict.fromkeys(("rank", "method.atoms", "method.scaling", *budget), reason)
     elif cfg.method.trains == "full":
         reason = f"method={cfg.method.name} trains every parameter of the model and has no adapter"
         silent = dict.fromkeys(

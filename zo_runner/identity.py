@@ -8,7 +8,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from zo_runner.config import calibrates
+from zo_runner.config import calibrates, granted
 from zo_runner.errors import invalid
 from zo_runner.schema import AUTO
 from zo_runner.tasks.files import local_files
@@ -36,13 +36,22 @@ def identify(cfg: DictConfig) -> dict[str, Any]:
         return {**kept, "seeds": {"data": known["seeds"]["data"]}}
     if cfg.job == "probe":
         return _identity_of_probe(cfg, known)
-    for key in ("job", "tracker", "seed", "evaluate", "probe"):  # the streams in `seeds` carry what `seed` means
+    for key in (
+        "job",
+        "tracker",
+        "seed",
+        "evaluate",
+        "probe",
+        "sweep",
+        "scale",
+    ):  # the streams in `seeds` carry what `seed` means
         del known[key]
-    for key in ("adapter", "budget", "noise"):
+    for key in ("adapter", "noise"):
         del known[key]["name"]
-    del known["budget"]["log_every"]
+    known["budget"] = {**granted(cfg), "eval_every": cfg.budget.eval_every}
     if cfg.method.get("lr") != AUTO:
         known["method"].pop("lr_scale", None)
+        known["calibration"].pop("every")
     if not calibrates(cfg):
         del known["calibration"]
         known["method"].pop("fallback", None)
@@ -67,6 +76,13 @@ def run_id(known: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()[:10]
 
 
+def run_folder(cfg: DictConfig, known: dict[str, Any]) -> Path:
+    """Where a run of that identity lies."""
+    kind = cfg.method.name if cfg.job == "train" else cfg.job
+    names = (cfg.task.name, cfg.model.name, kind, f"s{cfg.seed}-{run_id(known)}")
+    return Path(cfg.runtime.root).joinpath(*names)
+
+
 def _identify_path(node: dict[str, Any], key: str) -> None:
     """Let the content of files stand for their path. A Hub id stays, and its revision with it."""
     path = node.get("path")
@@ -84,6 +100,11 @@ def _content(path: str, key: str, needs: str = "") -> str:
     folder = Path(path).expanduser()
     if not (folder / needs).exists():
         raise invalid(key, path, f"a folder that holds {needs}" if needs else "a folder that exists")
+    return content(folder)
+
+
+def content(folder: Path) -> str:
+    """A hash of the files in a folder, hidden ones left out."""
     return fingerprint(file for file in folder.iterdir() if file.is_file() and not file.name.startswith("."))
 
 

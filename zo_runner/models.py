@@ -17,6 +17,7 @@ from transformers.utils import logging as transformers_logging
 
 from zo_runner.assets import asset_path
 from zo_runner.errors import UserError, invalid
+from zo_runner.identity import content
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -34,7 +35,7 @@ class Base:
     Attributes:
         model: the causal language model.
         tokenizer: its tokenizer, padding on the right.
-        revision: commit of the checkpoint on the Hub, None for local and embedded ones.
+        revision: commit of the checkpoint on the Hub; of a folder or an embedded model, a digest of its files.
         first_token: what prompts begin with in place of the tokenizer's BOS; None to leave it.
     """
 
@@ -134,5 +135,6 @@ def load_base(
     model.eval()
     torch.nn.Module.to(model, device)  # transformers types its own `to` wrongly
     tokenizer.padding_side = "right"
-    revision = None if Path(source).is_dir() else getattr(model.config, "_commit_hash", None)
+    folder = Path(source)
+    revision = content(folder) if folder.is_dir() else getattr(model.config, "_commit_hash", None)
     return Base(model, tokenizer, revision, first)

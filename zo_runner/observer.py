@@ -6,6 +6,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from zo_runner.budget import Ledger
 from zo_runner.methods.base import StepReport
 from zo_runner.records import RunDirectory
 from zo_runner.tracking import Tracker
@@ -19,8 +20,7 @@ class RunObserver:
         tracker: mirror of the metrics.
         save: writes the trained parameters into a folder.
         title: shown before the progress bar.
-        budget: queries of the whole run.
-        queries_per_step: of the method.
+        ledger: what the bar shows: how much of the budget is spent, in the unit it is granted in.
         seed: of the direction stream, for the journal.
     """
 
@@ -31,13 +31,20 @@ class RunObserver:
         save: Callable[[Path], None],
         *,
         title: str,
-        budget: int,
-        queries_per_step: int,
+        ledger: Ledger,
         seed: int,
     ) -> None:
         self.directory, self.tracker, self.save = directory, tracker, save
-        self.queries_per_step, self.seed = queries_per_step, seed
-        self.bar = tqdm(total=budget, desc=title, unit="query", disable=None, leave=False, dynamic_ncols=True)
+        self.ledger, self.seed = ledger, seed
+        self.bar = tqdm(
+            total=ledger.budget.limit,
+            desc=title,
+            unit=f" {ledger.budget.unit}",
+            unit_scale=ledger.budget.unit == "tokens",
+            disable=None,
+            leave=False,
+            dynamic_ncols=True,
+        )
 
     def stepped(self, report: StepReport, readings: dict[str, float]) -> None:
         """Journal the step and move the bar."""
@@ -45,8 +52,9 @@ class RunObserver:
         if report.atom is not None:
             row["atom"] = report.atom
         self.directory.append("journal.jsonl", row)
-        self.bar.update(self.queries_per_step)
         if not self.bar.disable:
+            # Whole seconds, and none beyond the last: the last step may overshoot, and the bar would lose its end.
+            self.bar.update(min(int(self.ledger.spent), self.ledger.budget.limit) - self.bar.n)
             snr = readings.get("zo/fd_snr_db")
             self.bar.set_postfix_str(
                 f"loss {report.loss:.3f}" + ("" if snr is None else f", FD-SNR {snr:.0f} dB"), refresh=False

@@ -6,8 +6,8 @@ object interface, with its own defaults and not the user's, so that the same num
 
 import io
 import math
-import re
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,9 @@ import pandas as pd
 
 from zo_runner.probe_report import THEORY
 from zo_runner.records import write_atomic
+from zo_runner.text_tables import latex as latex
+from zo_runner.text_tables import markdown as markdown
+from zo_runner.text_tables import number
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -41,32 +44,37 @@ def rank_figures(frame: pd.DataFrame, folder: Path) -> list[Path]:
     Returns:
         The files written.
     """
-    import matplotlib
-
     for suffix in ("png", "svg"):
         (folder / f"sign_agreement.{suffix}").unlink(missing_ok=True)
     files = []
-    with matplotlib.rc_context():
-        _settings()
+    with settings():
         for name, draw in _FIGURES.items():
             figure = draw(frame)
-            if figure is None:
-                continue
-            figure.savefig(folder / f"{name}.png", dpi=DPI)
-            drawing = io.StringIO()
-            figure.savefig(drawing, format="svg", metadata={"Date": None})
-            write_atomic(folder / f"{name}.svg", drawing.getvalue())
-            files += [folder / f"{name}.png", folder / f"{name}.svg"]
+            if figure is not None:
+                files += save(figure, folder, name)
     return files
 
 
-def _settings() -> None:
+def save(figure: "Figure", folder: Path, name: str) -> list[Path]:
+    """Write `name`.png and `name`.svg, the same bytes for the same figure; within `settings`."""
+    figure.savefig(folder / f"{name}.png", dpi=DPI)
+    drawing = io.StringIO()
+    figure.savefig(drawing, format="svg", metadata={"Date": None})
+    write_atomic(folder / f"{name}.svg", drawing.getvalue())
+    return [folder / f"{name}.png", folder / f"{name}.svg"]
+
+
+@contextmanager
+def settings() -> Iterator[None]:
+    """Draw with matplotlib's defaults and our few changes; the user's settings come back afterwards."""
     import matplotlib
 
-    matplotlib.rcdefaults()
-    matplotlib.rc("svg", hashsalt="zo-run")
-    matplotlib.rc("font", size=10)
-    matplotlib.rc("axes.spines", top=False, right=False)
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()
+        matplotlib.rc("svg", hashsalt="zo-run")
+        matplotlib.rc("font", size=10)
+        matplotlib.rc("axes.spines", top=False, right=False)
+        yield
 
 
 def signal_figure(frame: pd.DataFrame) -> "Figure":
@@ -206,44 +214,10 @@ def shown(frame: pd.DataFrame) -> pd.DataFrame:
     for name, (title, form) in _FORMAT.items():
         if name not in frame or not (frame[name].notna() & (frame[name] != "")).any():
             continue
-        texts = [_number(value, form) for value in frame[name]]
+        texts = [number(value, form) for value in frame[name]]
         if f"{name}_low" in frame:
             limits = zip(frame[f"{name}_low"], frame[f"{name}_high"], strict=True)
-            ends = [f" [{_number(a, form)}, {_number(b, form)}]" if a < b else "" for a, b in limits]
+            ends = [f" [{number(a, form)}, {number(b, form)}]" if a < b else "" for a, b in limits]
             texts = [text + end for text, end in zip(texts, ends, strict=True)]
         table[title] = texts
     return pd.DataFrame(table)
-
-
-def _number(value: Any, form: str) -> str:
-    if isinstance(value, str) or not np.isinf(value):
-        return "-" if value != value else format(value, form).rstrip(".")
-    return "∞" if value > 0 else "-∞"
-
-
-def markdown(frame: pd.DataFrame) -> str:
-    """A Markdown table of texts."""
-    cells = frame.map(lambda text: " ".join(text.split()).replace("|", r"\|"))
-    return str(cells.to_markdown(index=False, disable_numparse=True))
-
-
-_ESCAPED = str.maketrans(
-    {char: f"\\{char}" for char in "&%$#_{}"}
-    | {
-        "\\": r"\textbackslash{}",
-        "~": r"\textasciitilde{}",
-        "^": r"\textasciicircum{}",
-        "∞": r"$\infty$",
-    }
-)
-
-
-def latex(frame: pd.DataFrame, caption: str) -> str:
-    """A booktabs table of texts."""
-    escaped = frame.map(_escape).rename(columns=_escape)
-    return str(escaped.to_latex(index=False, escape=False, caption=_escape(caption)))
-
-
-def _escape(text: str) -> str:
-    text = text.translate(_ESCAPED).replace(r"-$\infty$", r"$-\infty$")
-    return re.sub(r"(?<![\w-])-(?=\d)", "$-$", text)

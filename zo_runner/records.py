@@ -24,7 +24,7 @@ from typing import Any, TextIO
 
 from zo_runner.errors import UserError
 
-SCHEMA = 2
+SCHEMA = 3
 PACKAGES = ("zo-run", "torch", "transformers", "peft", "hydra-core", "omegaconf", "wandb", "numpy")
 _NON_FINITE = {"inf": math.inf, "-inf": -math.inf, "nan": math.nan}
 _OWN = (
@@ -36,6 +36,7 @@ _OWN = (
     "error.txt",
     "adapter",
     "best",
+    "last",
     "wandb",
 )
 
@@ -141,6 +142,10 @@ class RunDirectory:
             shutil.rmtree(aside, ignore_errors=True)
             raise
 
+    def remove(self, name: str) -> None:
+        """Remove a folder of the run, if it is there."""
+        shutil.rmtree(self.path / name, ignore_errors=True)
+
     def finish(self, result: dict[str, Any]) -> None:
         """Close the logs and write result.json."""
         self.close()
@@ -160,6 +165,11 @@ def read_result(file: Path) -> dict[str, Any] | None:
     except (OSError, ValueError):
         return None
     return result if isinstance(result, dict) and result.get("schema") == SCHEMA else None
+
+
+def is_complete(result: dict[str, Any], *, tested: bool) -> bool:
+    """Whether nothing is left to do; with `tested`, test must have been read, if the job reads it."""
+    return result["status"] in ("done", "diverged") and (not tested or bool(result.get("tested", True)))
 
 
 def read_lines(file: Path) -> Iterator[dict[str, Any]]:

@@ -7,20 +7,21 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from zo_runner import adapters
+from zo_runner import adapters, heldout
 from zo_runner.assemble import Parts, assemble, head, tracker_of
-from zo_runner.budget import Ledger
+from zo_runner.budget import Budget, Ledger
 from zo_runner.calibration import Bench, calibrate
-from zo_runner.config import calibrates
-from zo_runner.errors import RunWarning
+from zo_runner.config import calibrates, granted
+from zo_runner.errors import RunWarning, invalid
 from zo_runner.evaluation import Score
+from zo_runner.flops import FlopMeter
 from zo_runner.memory import PeakMemory
 from zo_runner.noise import Noise
 from zo_runner.observer import RunObserver
-from zo_runner.records import RunDirectory, environment
+from zo_runner.rate import FollowingRate
+from zo_runner.records import RunDirectory, environment, is_complete
 from zo_runner.schema import AUTO
-from zo_runner.seeds import fold_in
-from zo_runner.train import BatchOrder, Checkpoint, Outcome, Trainer
+from zo_runner.train import Checkpoint, Outcome, Trainer
 
 
 def execute(cfg: DictConfig, known: dict[str, Any], directory: RunDirectory) -> dict[str, Any]:
@@ -36,19 +37,24 @@ def execute(cfg: DictConfig, known: dict[str, Any], directory: RunDirectory) -> 
         KeyboardInterrupt: after status "interrupted" is on disk.
         Exception: anything else, after status "failed" and error.txt are on disk.
     """
+    if (made := directory.result()) and is_complete(made, tested=False):
+        return heldout.read_later(cfg, directory, made)
     started = time.perf_counter()
     memory = PeakMemory()
     parts = assemble(cfg)
-    ledger = Ledger(cfg.budget.queries)
+    flops = FlopMeter(parts.base.model)
+    ledger = Ledger(Budget(**granted(cfg)), lambda: flops.total)
     outcome = Outcome()
     directory.start(OmegaConf.to_yaml(cfg, resolve=True), {**environment(), **parts.facts})
     result: dict[str, Any] = {**_head(cfg, known, directory), "status": "failed", "error": None, "metrics": {}}
-    result["metric"] = parts.evaluator.scoring.metrics[0]
-    observer = _observer(cfg, parts, directory)
+    result["tested"] = cfg.runtime.test
+    result |= {"metric": parts.evaluator.scoring.metrics[0], "provenance": parts.provenance}
+    observer = _observer(cfg, parts, directory, ledger)
     try:
         result |= _calibrate(cfg, parts, ledger, observer)
-        outcome = _trainer(cfg, parts, ledger, observer).run()
-        test = _test(parts, directory, ledger, outcome)
+        outcome = _trainer(cfg, parts, ledger, observer, result["calibration"]).run()
+        heldout.keep(parts, directory, outcome, tested=cfg.runtime.test)
+        test = heldout.read_at_end(parts, directory, ledger, outcome) if cfg.runtime.test else {}
         result |= {"status": outcome.status, "error": outcome.error, "metrics": _metrics(outcome, test)}
     except KeyboardInterrupt:
         result |= {"status": "interrupted"}
@@ -58,21 +64,20 @@ def execute(cfg: DictConfig, known: dict[str, Any], directory: RunDirectory) -> 
         result |= {"error": f"{type(error).__name__}: {error}"}
         raise
     finally:
-        result |= _tail(ledger, outcome, memory.read(parts.base.device), time.perf_counter() - started)
+        result |= _tail(ledger, outcome, time.perf_counter() - started) | memory.facts(parts.base.device)
         observer.close({"status": result["status"], **_flat(result["metrics"])})
         directory.finish(result)
     return result
 
 
-def _observer(cfg: DictConfig, parts: Parts, directory: RunDirectory) -> RunObserver:
+def _observer(cfg: DictConfig, parts: Parts, directory: RunDirectory, ledger: Ledger) -> RunObserver:
     title = label(cfg)
     return RunObserver(
         directory,
         tracker_of(cfg, directory.path, title),
         lambda folder: adapters.save(parts.model, folder),
         title=title,
-        budget=cfg.budget.queries,
-        queries_per_step=parts.method.queries_per_step,
+        ledger=ledger,
         seed=cfg.seeds.direction,
     )
 
@@ -89,11 +94,12 @@ def _calibrate(cfg: DictConfig, parts: Parts, ledger: Ledger, observer: RunObser
         method=parts.scout,
         evaluator=parts.evaluator,
         examples=parts.train,
-        order=BatchOrder(len(parts.train), cfg.batch_size, fold_in(cfg.seeds.order, "calibration")),
+        order=parts.probed,
         ledger=ledger,
         noise=_noise(cfg),
         probes=cfg.calibration.probes,
-        reserve=parts.method.queries_per_step,
+        reserve=parts.step_queries,
+        reserve_tokens=parts.step_tokens,
     )
     found = calibrate(
         bench.measure,
@@ -104,6 +110,8 @@ def _calibrate(cfg: DictConfig, parts: Parts, ledger: Ledger, observer: RunObser
         eps_default=cfg.method.fallback.eps,
         target_db=cfg.calibration.fd_snr_db,
     )
+    if not ledger.affords(parts.step_queries, tokens=parts.step_tokens):  # only seconds can end here
+        raise invalid("budget.seconds", cfg.budget.seconds, f"> {ledger.spent:.3g}, which calibration took")
     for note in found.notes:
         warnings.warn(note, RunWarning, stacklevel=2)
     for group in parts.method.param_groups:
@@ -113,8 +121,11 @@ def _calibrate(cfg: DictConfig, parts: Parts, ledger: Ledger, observer: RunObser
     return {"lr": found.lr, "eps": found.eps, "calibration": found.as_dict()}
 
 
-def _trainer(cfg: DictConfig, parts: Parts, ledger: Ledger, observer: RunObserver) -> Trainer:
+def _trainer(
+    cfg: DictConfig, parts: Parts, ledger: Ledger, observer: RunObserver, calibration: dict[str, Any] | None
+) -> Trainer:
     return Trainer(
+        rate=_rate(cfg, parts.method.eps, calibration),
         method=parts.method,
         evaluator=parts.evaluator,
         train=parts.train,
@@ -128,24 +139,12 @@ def _trainer(cfg: DictConfig, parts: Parts, ledger: Ledger, observer: RunObserve
     )
 
 
-def _test(parts: Parts, directory: RunDirectory, ledger: Ledger, outcome: Outcome) -> dict[str, Score]:
-    """Read test once: at the last parameters (unless they diverged), which are saved, and at the best on dev."""
-    test: dict[str, Score] = {}
-    if parts.model is not parts.base.model:
-        directory.replace("adapter", lambda folder: adapters.save(parts.model, folder))
-    with ledger.clock("eval"):
-        if outcome.status == "done":
-            test["last"] = parts.evaluator.score(parts.test)
-            ledger.evaluated += len(parts.test)
-        if outcome.best is None:
-            return test
-        if "last" in test and outcome.last is not None and outcome.best.step == outcome.last.step:
-            test["best"] = test["last"]
-        else:
-            adapters.restore(parts.model, directory.path / "best")
-            test["best"] = parts.evaluator.score(parts.test)
-            ledger.evaluated += len(parts.test)
-    return test
+def _rate(cfg: DictConfig, eps: float, calibration: dict[str, Any] | None) -> FollowingRate | None:
+    """What chooses the rate of every step; None where it is given, or where noise hides the curvature at eps."""
+    every = cfg.calibration.every
+    if calibration is None or cfg.method.lr != AUTO or not every or calibration["curvature_eps"] != eps:
+        return None
+    return FollowingRate(lr_scale=cfg.method.lr_scale, eps=eps, every=every, curvatures=calibration["curvatures"])
 
 
 def label(cfg: DictConfig) -> str:
@@ -167,14 +166,13 @@ def _head(cfg: DictConfig, known: dict[str, Any], directory: RunDirectory) -> di
     }
 
 
-def _tail(ledger: Ledger, outcome: Outcome, peak: int, total: float) -> dict[str, Any]:
+def _tail(ledger: Ledger, outcome: Outcome, total: float) -> dict[str, Any]:
     spent = ledger.summary()
     seconds = {**spent.pop("seconds"), "total": total, "step_median": outcome.step_median}
     best = outcome.best.score.loss if outcome.best else None
     return {
         **spent,
         "seconds": seconds,
-        "peak_memory_bytes": peak,
         "signal": outcome.signal,
         "coverage": vars(outcome.coverage) if outcome.coverage else None,
         "objective": best,

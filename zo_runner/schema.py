@@ -1,18 +1,20 @@
 """The schema of every closed node of the configuration, and the words that its keys allow. No torch."""
 
-from dataclasses import dataclass, field
+from dataclasses import MISSING as NO_DEFAULT
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
 from omegaconf import II, MISSING, OmegaConf
 
-JOBS = ("train", "evaluate", "probe", "table")
+JOBS = ("train", "evaluate", "probe", "table", "report")
 DTYPES = ("float32", "bfloat16", "float16")
 SCALINGS = ("canonical", "rslora", "topology")
 ATOMS = ("one", "all")
 TRAINS = ("adapter", "full")
 AUTO = "auto"
+BUDGET_UNITS = ("queries", "tokens", "seconds")
 
 
 @dataclass
@@ -37,10 +39,15 @@ class AdapterConfig:
 
 @dataclass
 class BudgetConfig:
-    """What a run may spend, in queries; `eval_every` in queries, `log_every` in steps."""
+    """What a run may spend: exactly one of queries, tokens and seconds. `eval_every` in queries, `log_every` in steps.
+
+    `tokens` is a float, so that 2e6 is a number of them.
+    """
 
     name: str = MISSING
-    queries: int = MISSING
+    queries: int | None = None
+    tokens: float | None = None
+    seconds: float | None = None
     eval_every: int = MISSING
     log_every: int = MISSING
 
@@ -57,9 +64,13 @@ class NoiseConfig:
 
 @dataclass
 class CalibrationConfig:
-    """What `method.lr=auto` and `method.eps=auto` measure: `probes` directions a radius, an FD-SNR to reach, in dB."""
+    """What `method.lr=auto` and `method.eps=auto` measure: `probes` directions a radius, an FD-SNR to reach, in dB.
 
-    probes: int = 32
+    `every`: steps between further readings of the curvature, which the rate follows; 0 for none.
+    """
+
+    probes: int = 16
+    every: int = 8
     fd_snr_db: float = 20.0
 
 
@@ -108,12 +119,36 @@ class SeedsConfig:
 
 @dataclass
 class RuntimeConfig:
-    """Where and how to run. Only `dtype` may change a number, and only it is part of the run's identity."""
+    """Where and how to run. Only `dtype` may change a number, and only it is part of the run's identity.
+
+    Without `test` the test split is left unread; the same command with it reads it later, from the saved parameters.
+    """
 
     root: str = "runs"
     device: str = "auto"
     dtype: str = "float32"
     threads: int | None = None
+    test: bool = True
+
+
+@dataclass
+class SweepConfig:
+    """A named sweep, as sweeps/NAME.yaml has it; `zo_runner/sweeps.py` says what a scale is.
+
+    `select`: which dev score of a run chooses, best or last. `baseline`: the method that others are paired with.
+    """
+
+    name: str | None = None
+    title: str = ""
+    question: str = ""
+    scales: dict[str, Any] = field(default_factory=dict)
+    select: str = "best"
+    baseline: str | None = None
+    match: str = "queries"
+    allow_unmatched: bool = False
+    figures: list[str] = field(default_factory=list)
+    published: list[str] = field(default_factory=list)
+    dry_run: bool = False
 
 
 @dataclass
@@ -131,6 +166,8 @@ class RunConfig:
     calibration: CalibrationConfig = field(default_factory=CalibrationConfig)
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
     probe: ProbeConfig = field(default_factory=ProbeConfig)
+    sweep: SweepConfig = field(default_factory=SweepConfig)
+    scale: str = "pocket"
     rank: int = 8
     alpha: float = 16.0
     seed: int = 0
@@ -139,9 +176,14 @@ class RunConfig:
     runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
 
 
+# Keys of a run that hold a node and not a value.
+NODES = tuple(node.name for node in fields(RunConfig) if node.default is NO_DEFAULT)
+
+
 def register(sweeps: Path) -> None:
     """Make the schema, and each YAML in `sweeps` as `+sweeps=NAME`, known to Hydra."""
     store = ConfigStore.instance()
     store.store(name="run_schema", node=RunConfig)
     for file in sorted(sweeps.glob("*.yaml")):
-        store.store(group="sweeps", name=file.stem, node=OmegaConf.load(file), package="_global_")
+        node = OmegaConf.merge({"sweep": {"name": file.stem}}, OmegaConf.load(file))
+        store.store(group="sweeps", name=file.stem, node=node, package="_global_")

@@ -21,7 +21,7 @@ from tqdm import tqdm
 from zo_runner import adapters
 from zo_runner.assemble import Ground, method_of
 from zo_runner.atoms import lora_alpha
-from zo_runner.budget import Ledger
+from zo_runner.budget import Budget, Ledger
 from zo_runner.directions import Direction, losses_along
 from zo_runner.encoding import Encoded
 from zo_runner.errors import invalid
@@ -69,7 +69,8 @@ class Study:
         self.noise = Noise(std=cfg.noise.std, repeats=cfg.noise.repeats, seed=cfg.seeds.direction)
         self.per_init = math.ceil(cfg.probe.directions / cfg.probe.inits)
         adapters_probed = 1 if cfg.probe.adapter is not None else len(cfg.probe.ranks) * len(cfg.probe.scalings)
-        self.ledger = Ledger(2 * self.per_init * cfg.probe.inits * len(cfg.probe.atoms) * adapters_probed)
+        queries = 2 * self.per_init * cfg.probe.inits * len(cfg.probe.atoms) * adapters_probed
+        self.ledger = Ledger(Budget(queries=queries))
 
     def cells(self) -> list[Cell]:
         """Every cell, in the order of the grid."""

@@ -10,12 +10,15 @@ from typing import Any, Literal, Protocol
 
 import torch
 
+from zo_runner.batches import Batch
 from zo_runner.budget import Ledger
+from zo_runner.directions import Closure, finite
 from zo_runner.encoding import Encoded
 from zo_runner.errors import Diverged
 from zo_runner.evaluation import Evaluator, Score
 from zo_runner.methods.base import StepReport, ZerothOrder
 from zo_runner.noise import Noise
+from zo_runner.rate import FollowingRate
 from zo_runner.seeds import generator
 from zo_runner.snr import AtomMeters, SignalMeter
 
@@ -116,6 +119,23 @@ class BatchOrder:
         return self._permutation[position * self.batch_size : (position + 1) * self.batch_size]
 
 
+@dataclass(frozen=True)
+class Coming:
+    """A step that the budget affords and that has not begun.
+
+    Attributes:
+        examples: of its batch.
+        batches: the same as tensors.
+        tokens: non-padding tokens that one query reads.
+        seconds: what it took to build them.
+    """
+
+    examples: Sequence[Encoded]
+    batches: Sequence[Batch]
+    tokens: int
+    seconds: float
+
+
 @dataclass
 class Trainer:
     """One run of one method on one task.
@@ -131,6 +151,7 @@ class Trainer:
         eval_every: queries between dev evaluations.
         log_every: steps between train events.
         observer: who is told.
+        rate: chooses the learning rate of every step; None for the method's own.
     """
 
     method: ZerothOrder
@@ -143,6 +164,7 @@ class Trainer:
     eval_every: int
     log_every: int
     observer: Observer
+    rate: FollowingRate | None = None
 
     def run(self) -> Outcome:
         """Train until the budget cannot pay another step, or the loss is no number any more."""
@@ -161,19 +183,21 @@ class Trainer:
         losses: list[float] = []
         outcome.zero_shot = outcome.last = self._evaluate()
         next_eval = (self.ledger.charged // self.eval_every + 1) * self.eval_every
-        while self.ledger.affords(self.method.queries_per_step):
+        coming = self._next()
+        while coming is not None:
             step = self.method.steps
-            examples = [self.train[i] for i in self.order[step]]
             if self.noise.due(step):
-                meter.add_noise(self.noise.re_evaluations(self.evaluator, self.ledger, examples, step, "measure", step))
-            report = self._step(examples, outcome)
+                where = (self.evaluator, self.ledger, coming.examples, step)
+                meter.add_noise(self.noise.re_evaluations(*where, "measure", step))
+            report = self._step(coming, outcome)
             losses.append(report.loss)
             for slope in report.slopes:
                 meter.add_slope(slope)
             outcome.signal = meter.read()
             self._visit(report, atoms, outcome.coverage)
             self.observer.stepped(report, outcome.signal)
-            if step % self.log_every == 0 or not self.ledger.affords(self.method.queries_per_step):
+            coming = self._next()
+            if step % self.log_every == 0 or coming is None:
                 outcome.train_loss = statistics.fmean(losses)
                 self._log_train(report, outcome)
                 losses.clear()
@@ -183,23 +207,57 @@ class Trainer:
         if outcome.last is None or outcome.last.step != self.method.steps:
             self._consider(outcome, atoms)
 
-    def _step(self, examples: Sequence[Encoded], outcome: Outcome) -> StepReport:
+    def _next(self) -> Coming | None:
+        """The next step, or None if the budget cannot pay it: then nothing of it is booked."""
+        queries = self.method.queries_per_step + self._reads_curvature
+        if not self.ledger.affords(queries, tokens=0):
+            return None
         start = time.perf_counter()
+        examples = [self.train[i] for i in self.order[self.method.steps]]
+        batches = self.evaluator.batches(examples)
+        tokens = sum(batch.tokens for batch in batches)
+        if not self.ledger.affords(queries, tokens=queries * tokens):
+            return None
+        return Coming(examples, batches, tokens, time.perf_counter() - start)
+
+    @property
+    def _reads_curvature(self) -> bool:
+        return self.rate is not None and self.rate.due(self.method.steps)
+
+    def _step(self, coming: Coming, outcome: Outcome) -> StepReport:
+        middle = self._middle(coming)
+        start = time.perf_counter()
+        self.ledger.book("train", coming.seconds)
         with self.ledger.clock("train"):
-            batches = self.evaluator.batches(examples)
-            closure = self.ledger.meter(
-                self.noise.observed(partial(self.evaluator.loss, *batches), "train", self.method.steps),
-                examples=len(examples),
-                tokens=sum(batch.tokens for batch in batches),
-            )
+            if self.rate is not None:
+                for group in self.method.param_groups:
+                    group["lr"] = self.rate.lr
             before = self.ledger.charged
-            self.method.step(closure)
-        outcome.step_seconds.append(time.perf_counter() - start)
+            self.method.step(self._closure(coming, "train"))
+        outcome.step_seconds.append(coming.seconds + time.perf_counter() - start)
+        if self.rate is not None and middle is not None and self.method.report is not None:
+            self.rate.read(middle, self.method.report.loss)
         spent = self.ledger.charged - before
         if spent != self.method.queries_per_step or self.method.report is None:
             declared = self.method.queries_per_step
             raise RuntimeError(f"{type(self.method).__name__} made {spent} queries in a step and declares {declared}.")
         return self.method.report
+
+    def _middle(self, coming: Coming) -> float | None:
+        """The loss at theta on the coming batch, where this step reads the curvature; one query of calibration."""
+        if not self._reads_curvature:
+            return None
+        with self.ledger.clock("calibration"), torch.no_grad():
+            return finite(self._closure(coming, "calibration")())
+
+    def _closure(self, coming: Coming, purpose: Literal["train", "calibration"]) -> Closure:
+        loss = partial(self.evaluator.loss, *coming.batches)
+        return self.ledger.meter(
+            self.noise.observed(loss, purpose, self.method.steps),
+            purpose=purpose,
+            examples=len(coming.examples),
+            tokens=coming.tokens,
+        )
 
     def _visit(self, report: StepReport, atoms: AtomMeters | None, coverage: Coverage | None) -> None:
         if report.atom is None or atoms is None or coverage is None:

@@ -1,5 +1,7 @@
 """method.lr=auto and method.eps=auto as a person uses them: charged, recorded, repeatable."""
 
+import math
+
 import pytest
 
 from tests.cli.helpers import SMALL, read_json, read_jsonl, the_run, zo_run
@@ -17,20 +19,34 @@ def calibrated(root, *words):
 @pytest.mark.parametrize("method", ["ar1zo", "lora_zo", "naive_atom", "mezo"])
 def test_calibration_is_charged_and_the_rest_of_the_budget_is_trained(method, tmp_path):
     result, journal, _ = calibrated(tmp_path, f"method={method}")
-    assert result["queries"]["calibration"] % (3 * 4) == 0
-    assert result["queries"]["calibration"] >= 3 * 4
-    assert result["queries"]["calibration"] + result["queries"]["train"] == result["budget"]
+    assert result["queries"]["calibration"] == 3 * 4 + math.ceil(len(journal) / 8)  # probes, then readings on the way
+    left = result["budget"]["queries"] - result["queries"]["calibration"] - result["queries"]["train"]
+    assert 0 <= left < 3  # not enough for another step and its reading
     assert len(journal) == result["queries"]["train"] // 2
     found = result["calibration"]
     assert result["lr"] == found["lr"] == journal[0]["lr"]
-    assert found["lr"] == pytest.approx(0.05 / found["curvature"])
+    assert found["lr"] == pytest.approx(result["identity"]["method"]["lr_scale"] / found["curvature"])
     assert result["eps"] == found["eps"]
     assert result["seconds"]["calibration"] > 0
 
 
+def test_the_rate_follows_the_curvature_and_never_rises_above_the_first(tmp_path):
+    words = ("budget.queries=150", "method.lr_scale=0.5", "calibration.every=1")
+    _, journal, _ = calibrated(tmp_path, *words)
+    rates = [row["lr"] for row in journal]
+    assert len(set(rates)) > 10
+    assert max(rates) == rates[0]
+
+
+def test_without_readings_on_the_way_the_rate_stays(tmp_path):
+    result, journal, _ = calibrated(tmp_path, "calibration.every=0")
+    assert result["queries"]["calibration"] == 3 * 4
+    assert {row["lr"] for row in journal} == {result["lr"]}
+
+
 def test_it_repeats_and_a_number_in_its_place_takes_the_same_steps(tmp_path):
-    result, journal, _ = calibrated(tmp_path / "auto")
-    again, repeated, _ = calibrated(tmp_path / "again")
+    result, journal, _ = calibrated(tmp_path / "auto", "calibration.every=0")
+    again, repeated, _ = calibrated(tmp_path / "again", "calibration.every=0")
     assert again["calibration"] == result["calibration"]
     assert repeated == journal
     number = (*SMALL, f"method.lr={result['lr']!r}", "noise.repeats=4", f"runtime.root={tmp_path / 'number'}")
@@ -75,11 +91,12 @@ def test_the_table_shows_what_was_chosen(tmp_path):
         (["method.lr=fast"], "Invalid method.lr: 'fast'. Must be a finite number >= 0, or auto."),
         (["method.eps=0"], "Invalid method.eps: 0. Must be a finite number > 0, or auto."),
         (["method.lr_scale=0"], "Invalid method.lr_scale: 0. Must be a finite number > 0."),
+        (["calibration.every=-1"], "Invalid calibration.every: -1. Must be an integer >= 0."),
         (["calibration.probes=0"], "Invalid calibration.probes: 0. Must be an integer >= 1."),
         (
-            ["method.lr=auto", "budget.queries=97"],
-            "Invalid budget.queries: 97. Must be >= 98, the cost of one step of ar1zo and its calibration with "
-            "calibration.probes=32.",
+            ["method.lr=auto", "budget.queries=50"],
+            "Invalid budget.queries: 50. Must be >= 51, the cost of one step of ar1zo and its calibration with "
+            "calibration.probes=16.",
         ),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",

@@ -25,8 +25,8 @@ RESULT = {
         "lr",
         "eps",
     ),
-    *("budget", "queries", "examples", "tokens", "seconds", "peak_memory_bytes", "metrics", "objective", "error"),
-    *("signal", "coverage"),
+    *("budget", "queries", "examples", "tokens", "flops", "seconds", "metrics", "objective", "error"),
+    *("signal", "coverage", "peak_memory_bytes", "peak_memory_of", "provenance"),
 }
 TRAIN_EVENT = {"lr", "train/loss", "zo/slope", "zo/signal", "zo/noise", "zo/fd_snr", "zo/fd_snr_db", "zo/atom"}
 POSITION = {"step", "queries", "seconds"}
@@ -84,7 +84,7 @@ def test_result_json_has_every_field_of_the_contract(result, run):
     assert set(result) >= RESULT
     told = {key: result[key] for key in ("schema", "status", "method", "model", "task", "rank", "alpha", "scaling")}
     assert told == {
-        "schema": 2,
+        "schema": 3,
         "status": "done",
         "method": "ar1zo",
         "model": "pocket_opt",
@@ -94,7 +94,7 @@ def test_result_json_has_every_field_of_the_contract(result, run):
         "scaling": "topology",
     }
     assert (result["seed"], result["lr"], result["eps"], result["error"]) == (0, 1e-3, 1e-3, None)
-    assert result["budget"] == 40
+    assert result["budget"] == {"queries": 40, "tokens": None, "seconds": None}
     assert result["queries"] == {"train": 40, "calibration": 0, "noise": 8}
     assert result["examples"] == 40 * 4
     assert result["tokens"] > result["examples"]

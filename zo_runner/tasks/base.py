@@ -38,7 +38,7 @@ class Splits:
         train: examples that are learnt from.
         dev: examples that select.
         test: examples that are reported.
-        files: sha256 of every data file that was read, by its name; empty where none was.
+        files: sha256 of every data file that was read, by its name, or of the rows that were generated.
     """
 
     train: list[Example]

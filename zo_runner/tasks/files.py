@@ -1,6 +1,7 @@
 """Data files on disk: where a task's files lie, and what stands in one. Standard library only."""
 
 import hashlib
+import json
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -109,6 +110,11 @@ def sha256(file: Path) -> str:
     """Of the whole file, hexadecimal."""
     with file.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def digest(rows: Iterable[Mapping[str, Any]]) -> str:
+    """sha256 of rows that stand in no file, hexadecimal."""
+    return hashlib.sha256(json.dumps(list(rows), sort_keys=True).encode()).hexdigest()
 
 
 def read_text(file: Path) -> str:

@@ -43,7 +43,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Rows:
-    """The rows of the three parts, and sha256 of every file that was read."""
+    """The rows of the three parts, and sha256 of every file that was read, or of what was generated."""
 
     train: list[Row]
     dev: list[Row]

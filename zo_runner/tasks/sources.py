@@ -7,7 +7,7 @@ from typing import Any, Protocol
 from zo_runner.assets.grammar import TASKS, task_examples
 from zo_runner.errors import invalid, one_of
 from zo_runner.tasks import hub
-from zo_runner.tasks.files import hub_files, sha256
+from zo_runner.tasks.files import digest, hub_files, sha256
 from zo_runner.tasks.local import Csv, Jsonl, Text
 from zo_runner.tasks.rows import Row, Rows
 from zo_runner.tasks.splits import RULES, Sizes, choose, random_stream
@@ -73,7 +73,9 @@ class Grammar:
         pool = [row for row in drawn if tuple(row.items()) not in in_test]
         random_stream(seed, "data").shuffle(pool)
         train, dev = pool[: sizes.num_train], pool[sizes.num_train : needed]
-        return Rows(_numbered("train", train), _numbered("dev", dev), _numbered("test", test))
+        # Of all rows before the data stream chooses, so that every seed has the same.
+        files = {f"generated/{self.grammar}": digest([*drawn, *test])}
+        return Rows(_numbered("train", train), _numbered("dev", dev), _numbered("test", test), files)
 
 
 class Hub:

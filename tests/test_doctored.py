@@ -1,0 +1,310 @@
+"""Run directories that were tampered with, cut short or mixed up: each is refused or marked, and never averaged.
+
+Every test writes real folders, doctors them, finds and reads them as the command line does, and makes the tables. Three
+honest seeds score 0.50, 0.60 and 0.70, a doctored run scores 0.99: no number of the table may come near it.
+"""
+
+import json
+import math
+import shutil
+
+import pandas as pd
+import pytest
+
+from tests.made_results import hole, put, result
+from zo_runner import tables
+from zo_runner.records import SCHEMA, RunDirectory, decode, encode, find_runs, read_result
+from zo_runner.tables import Protocol
+
+HONEST = (0.5, 0.6, 0.7)
+LIE = 0.99
+
+
+def leave(root, made):
+    """Write a run's folder as a run does."""
+    folder = root / made["task"] / made["model"] / made["method"] / f"s{made['seed']}-{made['run_id']}"
+    directory = RunDirectory(folder)
+    directory.start("seed: 0\n", {})
+    directory.append("metrics.jsonl", {"step": 0, "queries": 0, "dev/accuracy": 0.5})
+    directory.finish(made)
+    return folder
+
+
+def doctor(folder, **changes):
+    """Change keys of a result.json, with __ for dots."""
+    file = folder / "result.json"
+    made = decode(json.loads(file.read_text(encoding="utf-8")))
+    for key, value in changes.items():
+        put(made, key.replace("__", "."), value)
+    file.write_text(json.dumps(encode(made)), encoding="utf-8")
+
+
+@pytest.fixture
+def root(tmp_path):
+    """Three honest seeds of one configuration, in real folders."""
+    for seed, accuracy in enumerate(HONEST):
+        leave(tmp_path / "runs", result(f"honest{seed}", seed=seed, accuracy=accuracy))
+    return tmp_path / "runs"
+
+
+@pytest.fixture
+def honest(root):
+    """The folder of the last honest seed."""
+    return root / "t" / "m" / "ar1zo" / "s2-honest2"
+
+
+class Outcome:
+    """What comes of the folders below a root."""
+
+    def __init__(self, root, out, holes=(), protocol=None):
+        self.results, self.unreadable = tables.gather(find_runs(root))
+        self.text, self.refused = tables.write([*self.results, *holes], out, protocol)
+        self.lines = pd.read_csv(out / "table.csv").to_dict("records") if (out / "table.csv").exists() else []
+
+    def require_no_lie(self):
+        """The doctored score has entered no mean, and no mean is NaN for it."""
+        for line in self.lines:
+            for name in ("zero_shot_dev", "dev_best", "test_best", "test_last"):
+                assert line["n"] == 0 or line[name] <= max(HONEST)
+
+
+@pytest.fixture
+def outcome(root, tmp_path):
+    """Makes the tables and checks what must hold whatever was doctored."""
+
+    def make(holes=(), **protocol):
+        for old in tmp_path.glob("out/*"):
+            old.unlink()
+        made = Outcome(root, tmp_path / "out", holes, Protocol(**protocol))
+        made.require_no_lie()
+        return made
+
+    return make
+
+
+def test_honest_folders_make_a_table(outcome):
+    made = outcome()
+    assert (made.refused, made.unreadable) == ([], [])
+    (line,) = made.lines
+    assert (line["n"], line["test_best"]) == (3, pytest.approx(0.6))
+    assert (line["diverged"], line["invalid"], line["missing"]) == (0, 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "told"),
+    [
+        ("identity.budget.queries", 80, "budget.queries (40, 80)"),
+        ("identity.budget.eval_every", 5, "budget.eval_every (20, 5)"),
+        ("identity.task.version", 2, "task.version (1, 2)"),
+        ("identity.task.template", "Review: {text}", "task.template"),
+        ("identity.model.revision", "abc", 'model.revision ("abc", null)'),
+        ("identity.batch_size", 32, "batch_size (16, 32)"),
+        ("identity.runtime.dtype", "float16", "runtime.dtype"),
+        (
+            "provenance.model_revision",
+            "def",
+            "provenance.model_revision, though they were asked for the same (run lie has",
+        ),
+        ("provenance.data_files", {"train.jsonl": "f" * 64}, "provenance.data_files.train.jsonl"),
+        ("provenance.data_files", {"other.jsonl": "0" * 64}, "provenance.data_files.other.jsonl"),
+        ("queries.train", 4000, "spent more than its budget (run lie: 4002 of 40 queries)"),
+        ("metric", "f1", "differ in metric"),
+    ],
+)
+@pytest.mark.parametrize("where", ["another row", "another seed"])
+def test_what_is_not_equal_ground_is_refused_by_name(root, outcome, key, value, told, where):
+    changes = {"rank": 4} if where == "another row" else {"seed": 3}
+    folder = leave(root, result("lie", accuracy=LIE, **changes))
+    if key == "metric":
+        for split in ("dev", "test"):
+            for point in ("best", "last") if split == "test" else ("zero_shot", "best", "last"):
+                doctor(folder, **{f"metrics__{split}__{point}__f1": LIE})
+    doctor(folder, **{key.replace(".", "__"): value})
+    made = outcome()
+    assert made.lines == []
+    assert made.text == ""
+    (sentence,) = made.refused
+    assert told in sentence
+
+
+def test_what_is_refused_can_be_seen_on_request_and_is_marked(root, outcome):
+    leave(root, result("other", rank=4, budget__queries=80, accuracy=0.4))
+    made = outcome(allow_unmatched=True)
+    assert made.refused == []
+    # Of two rows the first counts as the usual one.
+    assert [(line["rank"], line["unmatched"]) for line in made.lines] == [(4, False), (8, True)]
+    assert "its rows differ in budget.queries (40, 80)" in made.text
+    assert "| ar1zo *" in made.text
+
+
+@pytest.mark.parametrize("allow", [False, True])
+def test_a_seed_that_is_there_twice_is_not_averaged(root, honest, outcome, allow):
+    """A folder copied under another name, its score changed."""
+    copy = honest.with_name("s2-copied")
+    shutil.copytree(honest, copy)
+    doctor(copy, run_id="copied", metrics__test__best__accuracy=LIE)
+    made = outcome(allow_unmatched=allow)
+    told = "seed 2 is there 2 times (runs copied, honest2)"
+    if allow:
+        (line,) = made.lines
+        assert (line["n"], line["invalid"], line["unmatched"]) == (2, 2, True)
+        assert line["test_best"] == pytest.approx(0.55)
+        assert told in made.text
+    else:
+        assert made.lines == []
+        assert told in made.refused[0]
+
+
+def test_one_run_with_two_contents_is_not_averaged(honest, outcome):
+    copy = honest.with_name("s2x-honest2")
+    shutil.copytree(honest, copy)
+    doctor(copy, metrics__test__best__accuracy=LIE)
+    made = outcome()
+    assert made.lines == []
+    assert "run honest2 is there with 2 different results" in made.refused[0]
+
+
+def test_one_run_copied_as_it_is_counts_once(honest, outcome):
+    shutil.copytree(honest, honest.with_name("s2x-honest2"))
+    (line,) = outcome().lines
+    assert line["n"] == 3
+
+
+def test_a_run_under_another_identity_spoils_the_rows_of_both(honest, outcome):
+    copy = honest.with_name("s2x-honest2")
+    shutil.copytree(honest, copy)
+    doctor(copy, identity__rank=64, metrics__test__best__accuracy=LIE)
+    made = outcome()
+    assert made.lines == []
+    assert made.refused[0].count("run honest2 is there with 2 different results") == 2
+
+
+@pytest.mark.parametrize("how", ["no folder", "no result.json", "unfinished"])
+def test_a_missing_result_is_a_visible_hole(root, honest, outcome, how):
+    planned = hole("honest2", seed=2)
+    if how == "no folder":
+        shutil.rmtree(honest)
+    elif how == "no result.json":
+        (honest / "result.json").unlink()
+    else:
+        doctor(honest, status="interrupted", metrics={})
+    made = outcome([planned])
+    (line,) = made.lines
+    assert (line["n"], line["missing"], line["test_best"]) == (2, 1, pytest.approx(0.55))
+    assert "missing" in made.text
+
+
+@pytest.mark.parametrize("part", [0.0, 0.5, 0.99])
+def test_a_result_that_was_cut_short_is_told_and_not_read(honest, outcome, part):
+    whole = (honest / "result.json").read_bytes()
+    (honest / "result.json").write_bytes(whole[: int(part * len(whole))])
+    made = outcome([hole("honest2", seed=2)])
+    (line,) = made.lines
+    assert (line["n"], line["missing"]) == (2, 1)
+    (sentence,) = made.unreadable
+    assert str(honest) in sentence
+
+
+@pytest.mark.parametrize("content", ["null", "[]", '"done"', "{}", f'{{"schema": {SCHEMA}}}', '{"schema": 1}', "\x00"])
+def test_a_result_that_is_none_is_told_and_not_read(honest, outcome, content):
+    (honest / "result.json").write_text(content, encoding="utf-8")
+    made = outcome()
+    assert made.lines[0]["n"] == 2
+    assert len(made.unreadable) == 1
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("seed", "2"), ("seed", None), ("identity", None), ("identity.method", {}), ("status", None), ("task", 1)],
+)
+def test_a_result_that_names_itself_wrongly_is_told_and_not_read(honest, outcome, key, value):
+    doctor(honest, **{key.replace(".", "__"): value})
+    made = outcome()
+    assert made.lines[0]["n"] == 2
+    assert len(made.unreadable) == 1
+
+
+def test_a_result_of_an_earlier_schema_is_told_and_not_read(honest, outcome):
+    doctor(honest, schema=SCHEMA - 1)
+    made = outcome()
+    assert made.lines[0]["n"] == 2
+    assert len(made.unreadable) == 1
+
+
+def test_other_jobs_are_left_out_without_a_word(root, outcome):
+    leave(root, {**result("probe", seed=3, accuracy=LIE), "job": "probe"})
+    made = outcome()
+    assert (made.lines[0]["n"], made.unreadable) == (3, [])
+
+
+def test_a_diverged_run_is_counted_and_not_averaged(root, outcome):
+    folder = leave(root, result("lie", seed=3, accuracy=LIE, status="diverged"))
+    doctor(folder, metrics__test={})
+    made = outcome()
+    (line,) = made.lines
+    assert (line["n"], line["diverged"], line["test_best"]) == (3, 1, pytest.approx(0.6))
+    assert "diverged" in made.text
+
+
+BAD = [math.nan, math.inf, -math.inf, None, "0.99", 99.0]
+
+
+@pytest.mark.parametrize("value", BAD, ids=repr)
+@pytest.mark.parametrize("point", ["dev.zero_shot", "dev.best", "dev.last", "test.best", "test.last"])
+def test_a_score_that_is_no_number_marks_its_run(root, outcome, point, value):
+    folder = leave(root, result("lie", seed=3, accuracy=LIE))
+    doctor(folder, **{f"metrics__{point.replace('.', '__')}__accuracy": value})
+    made = outcome()
+    (line,) = made.lines
+    assert (line["n"], line["invalid"], line["test_best"]) == (3, 1, pytest.approx(0.6))
+    assert "Invalid, and not averaged: ar1zo rank=8: run lie (seed 3) says done and has" in made.text
+
+
+@pytest.mark.parametrize(
+    "key", ["metrics", "metrics.dev", "metrics.dev.best", "metrics.test.last", "queries", "metric"]
+)
+def test_what_was_cut_out_marks_its_run(root, outcome, key):
+    folder = leave(root, result("lie", seed=3, accuracy=LIE))
+    made = read_result(folder / "result.json")
+    *parents, last = key.split(".")
+    node = made
+    for parent in parents:
+        node = node[parent]
+    del node[last]
+    (folder / "result.json").write_text(json.dumps(made), encoding="utf-8")
+    (line,) = outcome().lines
+    assert (line["n"], line["invalid"]) == (3, 1)
+
+
+def test_a_row_of_invalid_runs_alone_has_no_number(root, outcome):
+    for seed in range(2):
+        leave(root, result(f"lie{seed}", seed=seed, rank=4, accuracy=math.nan))
+    lines = {line["rank"]: line for line in outcome(baseline="ar1zo").lines}
+    assert (lines[4]["n"], lines[4]["invalid"]) == (0, 2)
+    assert all(math.isnan(lines[4][name]) for name in ("dev_best", "test_best", "test_best_low", "queries"))
+
+
+@pytest.mark.parametrize(("unit", "granted", "spent"), [("tokens", 1000, 1001), ("seconds", 5.0, 100.0)])
+def test_other_budgets_are_held_to_as_well(tmp_path, unit, granted, spent):
+    changes = {"budget__queries": None, f"budget__{unit}": granted}
+    for seed in range(2):
+        made = result(f"r{seed}", seed=seed, **changes) | {"tokens": granted}
+        made["seconds"] |= {"train": 4.0, "calibration": 0.5, "step_median": 0.01}
+        folder = leave(tmp_path / "runs", made)
+    assert Outcome(tmp_path / "runs", tmp_path / "out", protocol=Protocol(match=unit)).refused == []
+    doctor(folder, **({"tokens": spent} if unit == "tokens" else {"seconds__train": spent}))
+    (sentence,) = Outcome(tmp_path / "runs", tmp_path / "out", protocol=Protocol(match=unit)).refused
+    assert (
+        f"spent more than its budget (run r1: {spent if unit == 'tokens' else 100.5:g} of {granted:g} {unit})"
+        in sentence
+    )
+
+
+def test_a_table_over_many_doctored_folders_names_every_fault(root, honest, outcome):
+    leave(root, result("b", rank=4, budget__queries=80))
+    leave(root, result("c", rank=2, task__version=9))
+    shutil.copytree(honest, honest.with_name("s2-twin"))
+    doctor(honest.with_name("s2-twin"), run_id="twin")
+    (sentence,) = outcome().refused
+    for told in ("budget.queries (40, 80) and task.version (1, 9)", "seed 2 is there 2 times"):
+        assert told in sentence

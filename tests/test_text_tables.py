@@ -1,0 +1,59 @@
+"""Texts in tables: one line each, and never a command of the format they stand in."""
+
+import math
+
+import pandas as pd
+import pytest
+
+from zo_runner import plots, text_tables
+
+
+@pytest.mark.parametrize(
+    ("value", "form", "text"),
+    [
+        (1.25, ".1f", "1.2"),
+        (math.nan, ".1f", "-"),
+        (math.inf, ".1f", "∞"),
+        (-math.inf, "+.1f", "-∞"),
+        (-0.04, "z.1f", "0.0"),
+        (3.0, "#.3g", "3.00"),
+        (300.0, "#.3g", "300"),
+        ("word", "", "word"),
+    ],
+)
+def test_a_number_is_shown_in_its_form_and_without_nan(value, form, text):
+    assert text_tables.number(value, form) == text
+
+
+@pytest.mark.parametrize(
+    ("text", "escaped"),
+    [
+        ("50% of a_b & #c", r"50\% of a\_b \& \#c"),
+        (r"\input{x}", r"\textbackslash{}input\{x\}"),
+        ("-∞ ± 3", r"$-\infty$ $\pm$ 3"),
+        ("-0.5, a-1, 2-3", "$-$0.5, a-1, 2-3"),
+        ("x < 1 > 0 | y", r"x \textless{} 1 \textgreater{} 0 \textbar{} y"),
+        ("3 × 2", r"3 $\times$ 2"),
+        ("two\nlines\tand  more", "two lines and more"),
+        ("~^$", r"\textasciitilde{}\textasciicircum{}\$"),
+    ],
+)
+def test_latex_takes_no_text_for_a_command(text, escaped):
+    assert text_tables.escape(text) == escaped
+
+
+def test_a_row_that_begins_with_a_bracket_is_no_option_of_the_line_break():
+    text = text_tables.latex(pd.DataFrame({"[a]": ["[1, 2]", "b"], "c": ["[3", "d"]}), "")
+    assert "{[}1, 2] & [3 \\\\" in text
+    assert "\n[" not in text
+
+
+def test_markdown_cells_and_titles_stay_in_their_cell():
+    text = text_tables.markdown(pd.DataFrame({"a|b": ["c|d", "e\nf"]}))
+    assert text.splitlines()[0].startswith(r"| a\|b")
+    assert len(text.splitlines()) == 4
+    assert r"c\|d" in text
+
+
+def test_probes_use_the_same_tables():
+    assert (plots.markdown, plots.latex) == (text_tables.markdown, text_tables.latex)

@@ -1,0 +1,276 @@
+"""A named sweep, carried out: stage one, the choice, stage two, and what the sweep ends in. No torch.
+
+Every run is found by its identity: what is finished is not run again, what another process is at is waited for, and
+what failed is recorded while the rest go on. So a sweep can be stopped and started, on one machine or on several that
+share a folder, and ends in the same table.
+"""
+
+import hashlib
+import time
+import traceback
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from hydra import compose
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import OverrideType
+from omegaconf import MISSING, DictConfig, OmegaConf, open_dict
+
+from zo_runner import config, standings
+from zo_runner.console import complain, quiet, say
+from zo_runner.errors import UserError, invalid, one_of
+from zo_runner.identity import identify, run_folder, run_id
+from zo_runner.jobs import carry_out, closing_line
+from zo_runner.locks import Busy, is_held, lock_file
+from zo_runner.records import is_complete, read_result
+from zo_runner.schema import NODES
+from zo_runner.sweeps import POINTS, Plan, Raw, Row, choose, plan
+
+# Seconds between looks at runs that other processes are at.
+PATIENCE = 1.0
+
+# Keys of the command line that say what the sweep is, and not what a run is.
+_OWN = ("+sweeps", "scale", "job")
+
+_BUSY = "busy"
+
+Launch = Callable[[Sequence[Sequence[str]]], Sequence[bool]]
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run of the plan.
+
+    Attributes:
+        row: the row that it belongs to.
+        candidate: what is tried for the row, or was chosen.
+        seed: of all its random streams.
+        words: its overrides.
+        cfg: what they compose to.
+        known: its identity.
+    """
+
+    row: Row
+    candidate: dict[str, Any]
+    seed: int
+    words: list[str]
+    cfg: DictConfig
+    known: dict[str, Any]
+
+    @cached_property
+    def run_id(self) -> str:
+        """Ten digits of its identity."""
+        return run_id(self.known)
+
+    @cached_property
+    def path(self) -> Path:
+        """Its folder."""
+        return run_folder(self.cfg, self.known)
+
+    def result(self) -> dict[str, Any] | None:
+        """What it left, of any status; None where it left nothing."""
+        return read_result(self.path / "result.json")
+
+    def finished(self, *, tested: bool) -> bool:
+        """Whether nothing is left to do; with `tested`, test must have been read."""
+        result = self.result()
+        return result is not None and is_complete(result, tested=tested)
+
+    def hole(self, status: str = "missing") -> dict[str, Any]:
+        """What stands in a table in place of a result that does not exist."""
+        named = {"task": self.cfg.task.name, "model": self.cfg.model.name, "seed": self.seed}
+        return {"run_id": self.run_id, "identity": self.known, "status": status, **named}
+
+
+@dataclass
+class Arena:
+    """A plan, and the runs that carry it out.
+
+    Args:
+        plan: what to run.
+        select: which dev score chooses, "best" or "last".
+    """
+
+    plan: Plan
+    select: str
+    _bases: dict[str, DictConfig] = field(default_factory=dict, repr=False)
+
+    @cached_property
+    def candidates(self) -> list[list[list[Job]]]:
+        """For each row, for each of its candidates, one job per tuning seed."""
+        return [
+            [[self.job(row, candidate, seed) for seed in self.plan.tune_seeds] for candidate in row.candidates]
+            for row in self.plan.rows
+        ]
+
+    @property
+    def trials(self) -> list[Job]:
+        """Stage one: the candidates of every row that has several."""
+        return [job for row in self.candidates if len(row) > 1 for jobs in row for job in jobs]
+
+    @property
+    def finals(self) -> list[Job]:
+        """Stage two: one job per seed for each row whose configuration is known."""
+        return [job for i in range(len(self.plan.rows)) for job in self.seeds_of(i)]
+
+    def chosen(self, i: int) -> dict[str, Any] | None:
+        """The configuration of row `i` for stage two; None while it is not known, or where all diverged."""
+        tried = self.candidates[i]
+        if len(tried) == 1:
+            return tried[0][0].candidate
+        if not all(job.finished(tested=False) for jobs in tried for job in jobs):
+            return None
+        best = choose([[result for job in jobs if (result := job.result())] for jobs in tried], self.select)
+        return None if best is None else tried[best][0].candidate
+
+    def seeds_of(self, i: int) -> list[Job]:
+        """The jobs of stage two of row `i`; none while its configuration is not known."""
+        candidate = self.chosen(i)
+        return [] if candidate is None else [self.job(self.plan.rows[i], candidate, seed) for seed in self.plan.seeds]
+
+    @property
+    def digest(self) -> str:
+        """Six digits that tell this plan from another of the same name."""
+        ids = sorted(job.run_id for row in self.candidates for jobs in row for job in jobs)
+        return hashlib.sha256(repr((ids, self.plan.seeds, self.select)).encode()).hexdigest()[:6]
+
+    def folder(self, cfg: DictConfig) -> Path:
+        """Where the sweep's plan, tables, figures and page go."""
+        return Path(cfg.runtime.root) / "sweeps" / f"{cfg.sweep.name}-{cfg.scale}-{self.digest}"
+
+    def run(self, launch: Launch) -> list[Job]:
+        """Carry out both stages and return the jobs that failed. Finished runs are not run again.
+
+        Args:
+            launch: runs jobs, given their overrides; says of each whether another process was at it.
+        """
+        failed = self._complete(self.trials, launch, tested=False)
+        return failed + self._complete(self.finals, launch, tested=True)
+
+    def _complete(self, jobs: Iterable[Job], launch: Launch, *, tested: bool) -> list[Job]:
+        unique = {job.run_id: job for job in jobs}
+        failed: dict[str, Job] = {}
+        while True:
+            left = [j for j in unique.values() if j.run_id not in failed and not j.finished(tested=tested)]
+            free = [job for job in left if not is_held(lock_file(Path(job.cfg.runtime.root), job.run_id))]
+            if not left:
+                return list(failed.values())
+            if not free:
+                time.sleep(PATIENCE)
+                continue
+            busy = launch([[*job.words, f"runtime.test={str(tested).lower()}"] for job in free])
+            for job, elsewhere in zip(free, busy, strict=True):
+                if not elsewhere and not job.finished(tested=tested):
+                    failed[job.run_id] = job
+
+    def job(self, row: Row, candidate: dict[str, Any], seed: int) -> Job:
+        """One run of the plan. Its configuration is checked, so that a bad plan ends before its first run."""
+        words = self.plan.words(row, candidate, seed)
+        cfg = self._composed(words)
+        config.check(cfg)
+        return Job(row, candidate, seed, words, cfg, identify(cfg))
+
+    def _composed(self, words: Sequence[str]) -> DictConfig:
+        """What Hydra composes. It takes a third of a second, so words that choose no file are set on a copy."""
+        overrides = OverridesParser.create().parse_overrides(list(words))
+        values = [o for o in overrides if o.type == OverrideType.CHANGE and _is_value(o.key_or_group)]
+        chosen = [str(override.input_line) for override in overrides if override not in values]
+        if (key := " ".join(chosen)) not in self._bases:
+            self._bases[key] = compose("run", chosen)
+        cfg = self._bases[key].copy()
+        for override in values:
+            if OmegaConf.select(cfg, override.key_or_group, throw_on_missing=False, default=MISSING) is MISSING:
+                return compose("run", list(words))  # an unknown key: Hydra says what is wrong with it
+            OmegaConf.update(cfg, override.key_or_group, override.value())
+        return cfg
+
+
+def _is_value(key: str) -> bool:
+    """Whether a key chooses no file: a field of a node, or a plain key of the run."""
+    return "/" not in key and ("." in key or key not in NODES)
+
+
+def sweep(sweeper: BasicSweeper, arguments: list[str]) -> None:
+    """Carry out `+sweeps=NAME` of the command line, through the launcher that is configured.
+
+    Raises:
+        UserError: a bad sweep, before its first run; or, at the end, that runs failed or a table was refused.
+    """
+    cfg = sweeper.config
+    assert cfg is not None
+    arena = arena_of(cfg, arguments)
+    if cfg.sweep.dry_run:
+        say(standings.outline(arena, Path(cfg.runtime.root)))
+        return
+    folder = arena.folder(cfg)
+    with open_dict(cfg):  # the launcher and its workers write what they must here
+        cfg.hydra.sweep.dir = str(folder)
+        cfg.hydra.overrides.hydra.append(f"hydra.sweep.dir={folder}")
+    failed = [] if cfg.job == "report" else arena.run(lambda words: _launch(sweeper, words))
+    conclude(arena, cfg, failed)
+
+
+def conclude(arena: Arena, cfg: DictConfig, failed: Sequence[Job]) -> None:
+    """Write what the sweep ends in, and say what is wrong with it.
+
+    Raises:
+        UserError: runs failed, or a table was refused.
+    """
+    folder = arena.folder(cfg)
+    text, refused = standings.write(arena, cfg, folder)
+    say(f"{text}\n{folder}")
+    for sentence in refused:
+        complain(sentence)
+    for job in failed:
+        error = (job.result() or {}).get("error") or "no result"
+        complain(f"failed: {job.row.label} {job.candidate or ''} seed={job.seed}: {error}")
+    if failed or refused:
+        raise UserError(f"{len(failed)} runs failed and {len(refused)} tables were refused.")
+
+
+def arena_of(cfg: DictConfig, words: Sequence[str]) -> Arena:
+    """The arena of a composed sweep and the words that it was composed from.
+
+    Raises:
+        UserError: a bad sweep.
+    """
+    if cfg.sweep.select not in POINTS:
+        raise invalid("sweep.select", cfg.sweep.select, one_of(POINTS))
+    given: dict[str, list[Any]] = {}
+    for override in OverridesParser.create().parse_overrides(list(words)):
+        key = override.get_key_element()
+        if key in _OWN or key.startswith("sweep."):
+            continue
+        if override.is_sweep_override():
+            given[key] = [Raw(text) for text in override.sweep_string_iterator()]
+        else:
+            given[key] = [Raw(override.get_value_element_as_str())]
+    scales = OmegaConf.to_container(cfg.sweep.scales, resolve=True)
+    assert isinstance(scales, dict)
+    return Arena(plan({str(name): data for name, data in scales.items()}, cfg.scale, given), cfg.sweep.select)
+
+
+def run_job(cfg: DictConfig) -> str | None:
+    """One run of a sweep, in whatever process the launcher chose. A failure is told, and the rest go on."""
+    quiet()
+    try:
+        path, result, cached = carry_out(cfg, ())
+        say(closing_line(result, path, cached=cached))
+    except Busy:
+        return _BUSY
+    except UserError as error:
+        complain(f"error: {error}")
+    except Exception:  # a bug or a fault of one run must not take the others with it
+        traceback.print_exc()
+    return None
+
+
+def _launch(sweeper: BasicSweeper, words: Sequence[Sequence[str]]) -> list[bool]:
+    assert sweeper.launcher is not None
+    returns = sweeper.launcher.launch(words, initial_job_idx=sweeper.batch_index)
+    sweeper.batch_index += len(words)
+    return [each.return_value == _BUSY for each in returns]

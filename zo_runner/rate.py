@@ -1,0 +1,61 @@
+"""A learning rate that follows the curvature: lr = lr_scale / max(|h| at the start, |h| of late).
+
+The curvature along LoRA's directions grows as B grows, several times over within a run, and with it falls the rate at
+which a run is stable; a rate measured at the start alone is then too high later, or from the start too low. So every
+few steps one more query is made, the loss at theta, which with the step's own two gives the curvature along its
+direction,
+
+    h = (l+ - 2 l0 + l-) / eps^2 = 2 ((l+ + l-) / 2 - l0) / eps^2
+
+It is charged to the budget as calibration. |h| at the start is the mean over the probes. |h| of late is the mean over
+the latest readings, the two largest counting as the third largest: h has heavy tails, and one outlier would halve the
+rate for the whole window. The rate never rises above the first one: where the curvature falls for a while it may come
+back at once, and a rate that had followed it upwards is then too high.
+
+symbol     argument      unit
+c          lr_scale      none
+h          curvatures    loss per squared unit of the direction
+"""
+
+import statistics
+from collections import deque
+from collections.abc import Sequence
+
+# Readings of late, and how many of the largest are cut down to the next.
+WINDOW, CUT = 16, 2
+
+
+class FollowingRate:
+    """The rate of the coming step.
+
+    Args:
+        lr_scale: c.
+        eps: radius at which curvatures are read, the method's own.
+        every: steps between readings.
+        curvatures: read before the first step, oldest first; not all 0.
+    """
+
+    def __init__(self, *, lr_scale: float, eps: float, every: int, curvatures: Sequence[float]) -> None:
+        self.lr_scale, self.eps, self.every = lr_scale, eps, every
+        self._start = statistics.fmean(map(abs, curvatures))
+        self._late = deque(map(abs, curvatures), maxlen=WINDOW)
+
+    def due(self, step: int) -> bool:
+        """Whether the curvature is read at this step."""
+        return step % self.every == 0
+
+    def read(self, middle: float, mean: float) -> None:
+        """Take in one reading.
+
+        Args:
+            middle: the loss at theta.
+            mean: (l+ + l-) / 2 of the same batch.
+        """
+        self._late.append(abs(2 * (mean - middle) / self.eps**2))
+
+    @property
+    def lr(self) -> float:
+        """In parameter units per unit slope."""
+        ordered = sorted(self._late)
+        cap = ordered[max(0, len(ordered) - 1 - CUT)]
+        return self.lr_scale / max(self._start, statistics.fmean(min(size, cap) for size in ordered))

@@ -1,0 +1,199 @@
+"""Named sweeps: from the data of sweeps/NAME.yaml to a plan. No Hydra, no torch.
+
+A scale of a sweep is a union of grids. A grid's keys are what a command line takes, its values lists; their product
+makes rows, and a row is one line of the table to come. Where `tune` is given, stage one tries its product for every
+row on the tuning seeds, without reading test, and stage two runs the best of them on all seeds.
+
+    sweep:
+      scales:
+        pocket:
+          settings: {budget.queries: 1000}            # of every run
+          grids:
+            - {method: [mezo]}
+            - {method: [lora_zo, ar1zo], rank: [4, 64]}
+          tune: {method.lr_scale: [0.05, 0.1, 0.2]}   # a grid may have a `tune` of its own, of the same size
+          tune_seeds: [0]
+          seeds: [0, 1, 2]
+          protocol: {learning rate: how it is chosen, and whose protocol that is}
+"""
+
+import itertools
+import math
+import re
+import statistics
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from zo_runner.errors import UserError, invalid, one_of
+
+# Keys of one scale of a sweep.
+KEYS = ("settings", "grids", "tune", "tune_seeds", "seeds", "protocol")
+POINTS = ("best", "last")
+
+# Texts that mean themselves without quotes: not a number, not one of Hydra's own words.
+_BARE = re.compile(r"(?!(?:null|true|false|nan|inf)$)[A-Za-z][A-Za-z0-9_./-]*", re.IGNORECASE)
+
+
+class Raw(str):
+    """A value in the words of the command line, which needs no quoting."""
+
+    __slots__ = ()
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table to come.
+
+    Attributes:
+        words: the keys that make it what it is, and their values.
+        candidates: the configurations that stage one tries for it; a single one, which may be empty, is not tuned.
+    """
+
+    words: dict[str, Any]
+    candidates: tuple[dict[str, Any], ...]
+
+    @property
+    def label(self) -> str:
+        """How a person calls the row: its method's name, then what else it has."""
+        words = {key: value for key, value in self.words.items() if key != "method"}
+        return " ".join([str(self.words.get("method", "")), *(f"{k}={v}" for k, v in words.items())]).strip()
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A sweep at one scale.
+
+    Attributes:
+        settings: overrides of every run.
+        rows: what is compared.
+        tune_seeds: seeds of stage one.
+        seeds: seeds of stage two.
+        protocol: what a reader must know, in words.
+    """
+
+    settings: dict[str, Any]
+    rows: tuple[Row, ...]
+    tune_seeds: tuple[int, ...]
+    seeds: tuple[int, ...]
+    protocol: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def tuned(self) -> bool:
+        """Whether there is a stage one."""
+        return any(len(row.candidates) > 1 for row in self.rows)
+
+    def words(self, row: Row, candidate: Mapping[str, Any], seed: int) -> list[str]:
+        """The overrides of one run."""
+        everything = {**self.settings, **row.words, **candidate, "seed": seed}
+        return [word(key, value) for key, value in everything.items()]
+
+
+def plan(scales: Mapping[str, Any], scale: str, given: Mapping[str, Sequence[Any]]) -> Plan:
+    """The runs of one scale.
+
+    Args:
+        scales: the sweep's scales, as in its file.
+        scale: the chosen one.
+        given: what the command line says. Its keys take the place of the file's everywhere: one value is a setting of
+            every run, several make rows. `seed` takes the place of the seeds of stage two.
+
+    Raises:
+        UserError: an unknown scale, a malformed one, or methods that would not be tuned equally.
+    """
+    if scale not in scales:
+        raise invalid("scale", scale, one_of(scales))
+    data, place = dict(scales[scale]), f"sweep.scales.{scale}"
+    if unknown := sorted(set(data) - set(KEYS)):
+        raise invalid(f"{place}.{unknown[0]}", data[unknown[0]], f"left out: a scale has {', '.join(KEYS)}")
+    given = dict(given)
+    seeds = _seeds(f"{place}.seeds", given.pop("seed", data.get("seeds")))
+    tune_seeds = _seeds(f"{place}.tune_seeds", data.get("tune_seeds", seeds[:1]))
+    settings = {key: value for key, value in data.get("settings", {}).items() if key not in given}
+    settings |= {key: values[0] for key, values in given.items() if len(values) == 1}
+    several = {key: values for key, values in given.items() if len(values) > 1}
+    rows: dict[str, Row] = {}
+    for grid in data.get("grids") or [{}]:
+        tune = {key: values for key, values in grid.get("tune", data.get("tune", {})).items() if key not in given}
+        keys = {key: values for key, values in grid.items() if key != "tune" and key not in given}
+        candidates = tuple(_product(tune, f"{place}.tune"))
+        for words in _product({**keys, **several}, f"{place}.grids"):
+            rows.setdefault(repr(words), Row(words, candidates))
+    sizes = {len(row.candidates): row for row in rows.values()}
+    if len(sizes) > 1:
+        told = ", ".join(f"{row.label} tries {size}" for size, row in sorted(sizes.items()))
+        raise UserError(f"Invalid {place}.tune: {told} configurations. Must be the same number for every row.")
+    protocol = {str(key): str(value) for key, value in data.get("protocol", {}).items()}
+    return Plan(settings, tuple(rows.values()), tune_seeds, seeds, protocol)
+
+
+def _product(lists: Mapping[str, Any], place: str) -> Iterator[dict[str, Any]]:
+    for key, values in lists.items():
+        if isinstance(values, str) or not isinstance(values, Sequence) or not values:
+            raise invalid(f"{place}.{key}", values, "a list of at least one value")
+    for values in itertools.product(*lists.values()):
+        yield dict(zip(lists, values, strict=True))
+
+
+def _seeds(place: str, values: Any) -> tuple[int, ...]:
+    try:
+        seeds = tuple(int(value) for value in values)
+    except (TypeError, ValueError):
+        seeds = ()
+    if not seeds or min(seeds) < 0 or len(set(seeds)) < len(seeds):
+        raise invalid(place, values, "a list of different integers >= 0")
+    return seeds
+
+
+def word(key: str, value: Any) -> str:
+    """An override as Hydra reads it."""
+    return f"{key}={_value(value)}"
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, Raw):
+        return str(value)
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    if isinstance(value, int | float):
+        return repr(value)
+    if isinstance(value, Mapping):
+        return "{" + ",".join(f"{key}:{_value(item)}" for key, item in value.items()) + "}"
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return "[" + ",".join(map(_value, value)) + "]"
+    return _quoted(str(value))
+
+
+def _quoted(text: str) -> str:
+    """Hydra's quotes: a quote inside takes a backslash, and backslashes before a quote are doubled."""
+    if _BARE.fullmatch(text):
+        return text
+    inside = re.sub(r"(\\*)'", r"\1\1\\'", text)
+    return "'" + re.sub(r"(\\+)$", r"\1\1", inside) + "'"
+
+
+def choose(tried: Sequence[Sequence[Mapping[str, Any]]], point: str) -> int | None:
+    """Which configuration did best on dev: the mean over the tuning seeds of the task's first metric, then of the loss.
+
+    A configuration with a diverged run loses to every one without. Test is not looked at.
+
+    Args:
+        tried: for each configuration the results of its tuning seeds.
+        point: "best", the best dev score of a run, or "last", the one at the end of its budget.
+
+    Returns:
+        The index, or None where all diverged.
+    """
+    scores = [_score(results, point) for results in tried]
+    best = max(range(len(scores)), key=lambda i: scores[i])
+    return best if math.isfinite(scores[best][0]) else None
+
+
+def _score(results: Sequence[Mapping[str, Any]], point: str) -> tuple[float, float]:
+    if not results or any(result["status"] != "done" for result in results):
+        return -math.inf, -math.inf
+    metric = results[0]["metric"]
+    sign = -1.0 if metric == "perplexity" else 1.0
+    points = [result["metrics"]["dev"][point] for result in results]
+    score = sign * statistics.fmean(p[metric] for p in points), -statistics.fmean(p["loss"] for p in points)
+    return score if all(map(math.isfinite, score)) else (-math.inf, -math.inf)
