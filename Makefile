@@ -7,7 +7,7 @@ STAMP := $(VENV)/.zo-run-installed
 OFFLINE := HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check lint types imports format assets golden bench signal calibration wheel hooks clean
+.PHONY: help run test check lint types imports format assets golden bench signal calibration tables wheel hooks clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  %-11s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -50,6 +50,9 @@ signal: $(STAMP) ## make the tables and figures of docs/signal.md again (20 minu
 
 calibration: $(STAMP) ## make the table of lr=auto against grids of docs/signal.md again (20 minutes)
 	$(OFFLINE) $(BIN)/python -m studies.calibration runs/calibration
+
+tables: $(STAMP) ## run every pocket sweep and write docs/results/ again (half an hour)
+	$(OFFLINE) $(BIN)/python -m studies.tables docs/results
 
 wheel: $(STAMP) ## build the wheel into dist/
 	$(BIN)/python -m pip wheel -q --disable-pip-version-check --no-deps --wheel-dir dist .

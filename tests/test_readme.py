@@ -61,12 +61,16 @@ def test_command_runs(command: str, folder: Path, monkeypatch: pytest.MonkeyPatc
         assert run([*SMOKE, *POCKET], monkeypatch) == 0
         assert run(words, monkeypatch) == 0
         assert (folder / "runs" / "table.md").is_file()
+    elif "job=report" in words or "sweep.dry_run=true" in words:
+        assert run([*words, "tracker=none"], monkeypatch) == 0
     elif any(word.startswith(("model=opt", "model=qwen3")) for word in words):
         assert run(["--cfg", "job", *words], monkeypatch) == 0  # the checkpoint is on the Hub: composed, not run
     else:
         small = [*SMOKE, *([] if "task=jsonl" in words else POCKET)]
         if "method.lr=auto" in words:
             small += ["budget.queries=10", "calibration.probes=2"]
+        if any(word.startswith("+sweeps=") for word in words):  # two of its rows, at one rate and one seed
+            small += ["method=lora_zo,ar1zo", "rank=4", "seed=0", "method.lr=1e-3", "method.lr_scale=1"]
         if "job=probe" in words:
             small = ["tracker=none", "probe.directions=2", "probe.inits=1", *POCKET]
         assert run([*words, *small], monkeypatch) == 0

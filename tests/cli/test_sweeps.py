@@ -1,21 +1,12 @@
 """Named sweeps, end to end: two stages, nothing twice, nothing lost, whoever runs them and however they are stopped."""
 
 import json
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pandas as pd
 import pytest
-from omegaconf import OmegaConf
 
 from tests.cli.helpers import read_json, runs_below, snapshot, zo_run
-from zo_runner import cli
-
-SCRIPT = Path(sys.executable).parent / "zo-run"
-SWEEPS = {file.stem: OmegaConf.load(file).sweep for file in sorted((cli.HOME / "sweeps").iterdir())}
 
 # Two rows of three configurations on one tuning seed, two seeds: ten runs, two of which stage two only completes.
 TINY = (
@@ -136,79 +127,6 @@ def test_job_report_writes_what_there_is_and_says_what_is_missing(swept, root, t
     assert runs_below(tmp_path) == []
 
 
-def test_a_killed_sweep_goes_on_where_it_was_and_ends_in_the_same_table(swept, root, tmp_path):
-    command = [SCRIPT, *TINY, f"runtime.root={tmp_path}"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-        deadline = time.monotonic() + 240
-        while len(finished(tmp_path)) < 3:
-            assert process.poll() is None, process.communicate()
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
-        process.send_signal(signal.SIGKILL)
-    kept = {run: (run / "result.json").stat().st_mtime_ns for run in finished(tmp_path)}
-    assert 3 <= len(kept) < RUNS
-    again = zo_run(*TINY, f"runtime.root={tmp_path}")
-    assert again.code == 0, again.err
-    assert made_by(again.out) >= RUNS - len(kept)
-    untouched = [run for run, when in kept.items() if (run / "result.json").stat().st_mtime_ns == when]
-    assert len(untouched) >= len(kept) - 2  # at most those that stage two completed were written again
-    assert len(runs_below(tmp_path)) == RUNS
-    pd.testing.assert_frame_equal(table(tmp_path), table(root))
-
-
-def made_by(out):
-    """How many runs a process has made or completed."""
-    return sum(": done; " in line for line in out.splitlines())
-
-
-# Together
-
-
-def test_two_processes_share_a_sweep_without_doing_or_losing_anything_twice(swept, root, tmp_path):
-    command = [SCRIPT, *TINY, f"runtime.root={tmp_path}"]
-    both = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(2)]
-    ends = [process.communicate(timeout=300) for process in both]
-    assert [process.returncode for process in both] == [0, 0], ends
-    assert sum(made_by(out) for out, _ in ends) == TRIALS + FINALS
-    assert len(runs_below(tmp_path)) == RUNS
-    assert not list(tmp_path.glob(".*.lock"))
-    pd.testing.assert_frame_equal(table(tmp_path), table(root))
-
-
-def test_two_workers_of_joblib_make_the_same_table(swept, root, tmp_path):
-    words = ("hydra/launcher=joblib", "hydra.launcher.n_jobs=2", f"runtime.root={tmp_path}")
-    done = subprocess.run([SCRIPT, *TINY, *words], capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr
-    assert len(runs_below(tmp_path)) == RUNS
-    pd.testing.assert_frame_equal(table(tmp_path), table(root))
-
-
-def test_a_failing_row_is_named_and_the_others_run(tmp_path):
-    blocked = tmp_path / "pocket_sentiment" / "pocket_opt" / "naive_atom"
-    blocked.parent.mkdir(parents=True)
-    blocked.write_text("a file where a folder must be")
-    ended = zo_run(*TINY, f"runtime.root={tmp_path}")
-    assert ended.code == 1
-    assert "zo-run: failed: naive_atom {'method.lr_scale': 0.03} seed=0" in ended.err
-    assert ended.err.splitlines()[-1] == "zo-run: error: 3 runs failed and 0 tables were refused."
-    frame = table(tmp_path).set_index("method")
-    assert frame.loc["ar1zo", "n"] == 2
-    assert (frame.loc["naive_atom", "n"], frame.loc["naive_atom", "missing"]) == (0, 1)
-
-
-# Plans
-
-
-@pytest.mark.parametrize(("name", "scale"), [(name, scale) for name, s in SWEEPS.items() for scale in s.scales])
-def test_every_sweep_plans_every_run_offline_and_writes_nothing(name, scale, tmp_path):
-    ended = zo_run("-m", f"+sweeps={name}", f"scale={scale}", "sweep.dry_run=true", f"runtime.root={tmp_path / 'runs'}")
-    assert (ended.code, ended.err) == (0, "")
-    runs = [line for line in ended.out.splitlines() if line.startswith("  open  zo-run ")]
-    stages = [int(line.split()[2]) for line in ended.out.splitlines() if line.startswith("stage ")]
-    assert sum(stages) == len(runs) > 0
-    assert not (tmp_path / "runs").exists()
-
-
 def test_a_plan_says_what_is_done_and_how_long_the_rest_takes(swept, root):
     done = zo_run(*TINY, f"runtime.root={root}", "sweep.dry_run=true").out
     assert (done.count("  done  zo-run "), done.count("  open  zo-run ")) == (TRIALS + FINALS, 0)
@@ -220,24 +138,3 @@ def test_a_plan_says_what_is_done_and_how_long_the_rest_takes(swept, root):
     results = [json.loads((run / "result.json").read_text()) for run in runs_below(root)]
     hours = float(more.out.split("hours left: ")[1].split(",")[0])
     assert hours <= max(result["seconds"]["total"] for result in results) * 3 / 3600 + 0.01
-
-
-@pytest.mark.parametrize(
-    ("words", "told"),
-    [
-        (["-m", "scale=huge"], "Invalid scale: 'huge'. Must be one of paper, pocket."),
-        (["-m", "sweep.select=test"], "Invalid sweep.select: 'test'. Must be one of best, last."),
-        (["-m", "sweep.match=steps"], "Invalid sweep.match: 'steps'. Must be one of queries, seconds, tokens."),
-        (["-m", "sweep.figures=[pie]"], "Invalid sweep.figures: 'pie'. Must be one of "),
-        (["-m", "sweep.published=[nobody]"], "Invalid sweep.published: 'nobody'. Must be one of "),
-        (["-m", "rank=0"], "Invalid rank: 0. Must be an integer >= 1."),
-        (["-m", "rnk=3"], "Unknown key 'rnk'."),
-        ([], "A sweep needs -m: zo-run -m +sweeps=rank_grid."),
-    ],
-)
-def test_a_bad_sweep_ends_before_its_first_run(words, told, tmp_path):
-    ended = zo_run(*words, "+sweeps=rank_grid", f"runtime.root={tmp_path / 'runs'}")
-    assert (ended.code, ended.out) == (1, "")
-    assert ended.err.startswith(f"zo-run: error: {told}")
-    assert len(ended.err.splitlines()) == 1
-    assert not (tmp_path / "runs").exists()

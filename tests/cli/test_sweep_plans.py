@@ -1,0 +1,40 @@
+"""The plans of the named sweeps: every run composes offline, and a bad plan ends before its first run."""
+
+import pytest
+from omegaconf import OmegaConf
+
+from tests.cli.helpers import zo_run
+from zo_runner import cli
+
+SWEEPS = {file.stem: OmegaConf.load(file).sweep for file in sorted((cli.HOME / "sweeps").iterdir())}
+
+
+@pytest.mark.parametrize(("name", "scale"), [(name, scale) for name, s in SWEEPS.items() for scale in s.scales])
+def test_every_sweep_plans_every_run_offline_and_writes_nothing(name, scale, tmp_path):
+    ended = zo_run("-m", f"+sweeps={name}", f"scale={scale}", "sweep.dry_run=true", f"runtime.root={tmp_path / 'runs'}")
+    assert (ended.code, ended.err) == (0, "")
+    runs = [line for line in ended.out.splitlines() if line.startswith("  open  zo-run ")]
+    stages = [int(line.split()[2]) for line in ended.out.splitlines() if line.startswith("stage ")]
+    assert sum(stages) == len(runs) > 0
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["-m", "scale=huge"], "Invalid scale: 'huge'. Must be one of paper, pocket."),
+        (["-m", "sweep.select=test"], "Invalid sweep.select: 'test'. Must be one of best, last."),
+        (["-m", "sweep.match=steps"], "Invalid sweep.match: 'steps'. Must be one of queries, seconds, tokens."),
+        (["-m", "sweep.figures=[pie]"], "Invalid sweep.figures: 'pie'. Must be one of "),
+        (["-m", "sweep.published=[nobody]"], "Invalid sweep.published: 'nobody'. Must be one of "),
+        (["-m", "rank=0"], "Invalid rank: 0. Must be an integer >= 1."),
+        (["-m", "rnk=3"], "Unknown key 'rnk'."),
+        ([], "A sweep needs -m: zo-run -m +sweeps=rank_grid."),
+    ],
+)
+def test_a_bad_sweep_ends_before_its_first_run(words, told, tmp_path):
+    ended = zo_run(*words, "+sweeps=rank_grid", f"runtime.root={tmp_path / 'runs'}")
+    assert (ended.code, ended.out) == (1, "")
+    assert ended.err.startswith(f"zo-run: error: {told}")
+    assert len(ended.err.splitlines()) == 1
+    assert not (tmp_path / "runs").exists()
