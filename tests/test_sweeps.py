@@ -142,7 +142,7 @@ def test_hydra_reads_back_every_value(value):
 
 
 @pytest.mark.parametrize(
-    "text", ["it's", "a\\'b", "ends with \\", "{text} It was", "a,b", "a=b", "null", "1e-3", " x "]
+    "text", ["it's", "İ", "a\\'b", "ends with \\", "{text} It was", "a,b", "a=b", "null", "1e-3", " x "]
 )
 def test_texts_stay_texts(text):
     read = OverridesParser.create().parse_override(word("key", text)).value()

@@ -32,7 +32,7 @@ KEYS = ("settings", "grids", "tune", "tune_seeds", "seeds", "protocol")
 POINTS = ("best", "last")
 
 # Texts that mean themselves without quotes: not a number, not one of Hydra's own words.
-_BARE = re.compile(r"(?!(?:null|true|false|nan|inf)$)[A-Za-z][A-Za-z0-9_./-]*", re.IGNORECASE)
+_BARE = re.compile(r"(?!(?:null|true|false|nan|inf)$)[A-Za-z][A-Za-z0-9_./-]*", re.IGNORECASE | re.ASCII)
 
 
 class Raw(str):
