@@ -18,7 +18,7 @@ from hydra import compose
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import OverrideType
-from omegaconf import MISSING, DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig, OmegaConf, open_dict
 
 from zo_runner import config, standings
 from zo_runner.console import complain, quiet, say
@@ -37,6 +37,7 @@ PATIENCE = 1.0
 _OWN = ("+sweeps", "scale", "job")
 
 _BUSY = "busy"
+_UNKNOWN = object()
 
 Launch = Callable[[Sequence[Sequence[str]]], Sequence[bool]]
 
@@ -175,23 +176,25 @@ class Arena:
         return Job(row, candidate, seed, words, cfg, identify(cfg))
 
     def _composed(self, words: Sequence[str]) -> DictConfig:
-        """What Hydra composes. It takes a third of a second, so words that choose no file are set on a copy."""
+        """What Hydra composes from the words of one run.
+
+        A composition takes a third of a second, and a plan has hundreds of runs: each choice of a file is composed
+        once, alone, and its node is put in place; values are set.
+        """
         overrides = OverridesParser.create().parse_overrides(list(words))
-        values = [o for o in overrides if o.type == OverrideType.CHANGE and _is_value(o.key_or_group)]
-        chosen = [str(override.input_line) for override in overrides if override not in values]
-        if (key := " ".join(chosen)) not in self._bases:
-            self._bases[key] = compose("run", chosen)
-        cfg = self._bases[key].copy()
-        for override in values:
-            if OmegaConf.select(cfg, override.key_or_group, throw_on_missing=False, default=MISSING) is MISSING:
-                return compose("run", list(words))  # an unknown key: Hydra says what is wrong with it
-            OmegaConf.update(cfg, override.key_or_group, override.value())
+        cfg = self._base("").copy()
+        for override in sorted(overrides, key=lambda each: each.key_or_group not in NODES):  # values win, wherever
+            key = override.key_or_group
+            if override.type != OverrideType.CHANGE or OmegaConf.select(cfg, key, default=_UNKNOWN) is _UNKNOWN:
+                return compose("run", list(words))  # not a plain key=value of a known key: Hydra's own business
+            value = self._base(str(override.input_line))[key] if key in NODES else override.value()
+            OmegaConf.update(cfg, key, value, merge=False)
         return cfg
 
-
-def _is_value(key: str) -> bool:
-    """Whether a key chooses no file: a field of a node, or a plain key of the run."""
-    return "/" not in key and ("." in key or key not in NODES)
+    def _base(self, word: str) -> DictConfig:
+        if word not in self._bases:
+            self._bases[word] = compose("run", [word] if word else [])
+        return self._bases[word]
 
 
 def sweep(sweeper: BasicSweeper, arguments: list[str]) -> None:

@@ -1,10 +1,13 @@
 """The plans of the named sweeps: every run composes offline, and a bad plan ends before its first run."""
 
+import hydra
 import pytest
+from hydra.core.global_hydra import GlobalHydra
 from omegaconf import OmegaConf
 
-from tests.cli.helpers import zo_run
-from zo_runner import cli
+from tests.cli.helpers import compose, zo_run
+from zo_runner import cli, schema
+from zo_runner.arena import arena_of
 
 SWEEPS = {file.stem: OmegaConf.load(file).sweep for file in sorted((cli.HOME / "sweeps").iterdir())}
 
@@ -38,3 +41,17 @@ def test_a_bad_sweep_ends_before_its_first_run(words, told, tmp_path):
     assert ended.err.startswith(f"zo-run: error: {told}")
     assert len(ended.err.splitlines()) == 1
     assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(("name", "scale"), [("main_opt", "paper"), ("noise", "pocket"), ("signal_noise", "pocket")])
+def test_a_planned_run_is_what_its_command_composes_to(name, scale):
+    """A plan puts configurations together from parts; Hydra composes the same from the whole command."""
+    cfg = compose(f"+sweeps={name}", f"scale={scale}")
+    schema.register(cli.HOME / "sweeps")
+    GlobalHydra.instance().clear()
+    with hydra.initialize_config_dir(str(cli.HOME / "conf"), version_base="1.3"):
+        arena = arena_of(cfg, ["rank=4", "method.eps=3e-3"])
+        jobs = [arena.candidates[i][-1][-1] for i in (0, -1)]
+        for job in jobs:
+            whole = hydra.compose("run", job.words)
+            assert OmegaConf.to_yaml(job.cfg, resolve=True) == OmegaConf.to_yaml(whole, resolve=True)
