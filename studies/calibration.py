@@ -2,7 +2,8 @@
 
 The grid is the method's documented rate (found at rank 8) times 0.01, 0.1, 1, 10, 100, whatever the rank. A case is
 within reach when the dev loss at the end of the budget is above the best of the grid by at most 5 % of the decrease
-that the best of the grid made. lr=auto pays for its calibration out of the same budget.
+that the best of the grid made. lr=auto pays for its calibration out of the same budget. Its rate follows the
+curvature: the table has the first one and the least.
 
     python -m studies.calibration FOLDER      runs (or reuses) 96 runs below FOLDER, prints the table
 """
@@ -47,7 +48,10 @@ def run(case: Case, root: Path) -> list[dict[str, Any]]:
     ]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL, cwd=HOME)
     jobs = [json.loads(line) for line in (folder / "jobs.jsonl").read_text(encoding="utf-8").splitlines()]
-    return [json.loads((Path(job["run"]) / "result.json").read_text(encoding="utf-8")) for job in jobs]
+    results = [json.loads((Path(job["run"]) / "result.json").read_text(encoding="utf-8")) for job in jobs]
+    journal = (Path(jobs[0]["run"]) / "journal.jsonl").read_text(encoding="utf-8")
+    results[0]["least"] = min(json.loads(line)["lr"] for line in journal.splitlines())
+    return results
 
 
 def judge(results: list[dict[str, Any]]) -> dict[str, Any]:
@@ -60,6 +64,8 @@ def judge(results: list[dict[str, Any]]) -> dict[str, Any]:
     excess = (end - ends[best]) / (start - ends[best])
     return {
         "lr auto": auto["lr"],
+        "least": auto["least"],
+        "negative": auto["calibration"]["negative"],
         "dev loss": end,
         "best of grid": best,
         "its dev loss": ends[best],
@@ -76,14 +82,20 @@ def main() -> None:
     with ThreadPoolExecutor(AT_ONCE) as pool:
         found = list(pool.map(lambda case: judge(run(case, root)), cases))
     print(f"pocket_sentiment, {QUERIES} queries, seed 0; excess: share of the best grid run's decrease\n")
-    print("| model | method | rank | lr=auto | dev loss | best of grid | its dev loss | excess % | within 5 % |")
-    print("|---|---|---|---|---|---|---|---|---|")
+    print(
+        "| model | method | rank | lr=auto | least | dev loss | best of grid | its dev loss | excess % | within 5 % |"
+    )
+    print("|---|---|---|---|---|---|---|---|---|---|")
     for (model, method, rank), row in zip(cases, found, strict=True):
-        auto = f"| {model} | {method} | {rank} | {row['lr auto']:.2g} | {row['dev loss']:.4f} "
+        auto = f"| {model} | {method} | {rank} | {row['lr auto']:.2g} | {row['least']:.2g} | {row['dev loss']:.4f} "
         grid = f"| {row['best of grid']:.2g} | {row['its dev loss']:.4f} "
         print(f"{auto}{grid}| {100 * row['excess']:.1f} | {'yes' if row['within'] else 'no'} |")
     chosen = [row["lr auto"] for row in found]
-    print(f"\nwithin {ALLOWED:.0%}: {sum(row['within'] for row in found)} of {len(found)}")
+    falls = [row["lr auto"] / row["least"] for row in found]
+    negative = [row["negative"] for row in found]
+    print(f"\nnegative curvatures at the start: {min(negative):.0%} to {max(negative):.0%}")
+    print(f"the rate falls to a {min(falls):.1f}th to a {max(falls):.1f}th of the first")
+    print(f"within {ALLOWED:.0%}: {sum(row['within'] for row in found)} of {len(found)}")
     print(f"chosen rates span a factor of {max(chosen) / min(chosen):.0f} ({min(chosen):.2g} to {max(chosen):.2g})")
 
 
