@@ -26,9 +26,9 @@ from zo_runner.errors import UserError, invalid, one_of
 from zo_runner.identity import identify, run_folder, run_id
 from zo_runner.jobs import carry_out, closing_line
 from zo_runner.locks import Busy, is_held, lock_file
+from zo_runner.plans import POINTS, Plan, Raw, Row, choose, plan
 from zo_runner.records import is_complete, read_result
 from zo_runner.schema import NODES
-from zo_runner.sweeps import POINTS, Plan, Raw, Row, choose, plan
 
 # Seconds between looks at runs that other processes are at.
 PATIENCE = 1.0

@@ -133,7 +133,7 @@ class RuntimeConfig:
 
 @dataclass
 class SweepConfig:
-    """A named sweep, as sweeps/NAME.yaml has it; `zo_runner/sweeps.py` says what a scale is.
+    """A named sweep, as sweeps/NAME.yaml has it; `zo_runner/plans.py` says what a scale is.
 
     `select`: which dev score of a run chooses, best or last. `baseline`: the method that others are paired with.
     """

@@ -171,11 +171,14 @@ def _page(
         "stage one": f"{max(len(row) for row in arena.candidates)} configurations a row on seeds "
         f"{', '.join(map(str, arena.plan.tune_seeds))}, chosen by {cfg.sweep.select} dev; test is not read",
     }
+    settings = {key: str(value) for key, value in arena.plan.settings.items()}
     protocol = {
         "scale": cfg.scale,
         **(tuned if arena.plan.tuned else {}),
         "seeds": ", ".join(map(str, arena.plan.seeds)),
-        **{key: str(value) for key, value in arena.plan.settings.items() if not key.startswith(("runtime.", "tracker"))},
+        **{
+            key: str(value) for key, value in arena.plan.settings.items() if not key.startswith(("runtime.", "tracker"))
+        },
         **arena.plan.protocol,
     }
     return report.Page(
