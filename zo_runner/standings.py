@@ -176,9 +176,7 @@ def _page(
         "scale": cfg.scale,
         **(tuned if arena.plan.tuned else {}),
         "seeds": ", ".join(map(str, arena.plan.seeds)),
-        **{
-            key: str(value) for key, value in arena.plan.settings.items() if not key.startswith(("runtime.", "tracker"))
-        },
+        **{key: value for key, value in settings.items() if not key.startswith(("runtime.", "tracker"))},
         **arena.plan.protocol,
     }
     return report.Page(
