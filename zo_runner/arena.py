@@ -261,7 +261,7 @@ def run_job(cfg: DictConfig) -> str | None:
     """One run of a sweep, in whatever process the launcher chose. A failure is told, and the rest go on."""
     quiet()
     try:
-        path, result, cached = carry_out(cfg, ())
+        path, result, cached = carry_out(cfg, (), wait=False)
         say(closing_line(result, path, cached=cached))
     except Busy:
         return _BUSY

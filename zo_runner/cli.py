@@ -20,7 +20,6 @@ from zo_runner import config, schema
 from zo_runner.console import complain, quiet, say
 from zo_runner.errors import UserError, invalid
 from zo_runner.jobs import carry_out, closing_line
-from zo_runner.locks import Busy
 from zo_runner.records import find_runs
 
 PACKAGE = Path(__file__).resolve().parent
@@ -67,7 +66,7 @@ def _job(cfg: DictConfig) -> float | None:
         directory, result = _run(cfg, overrides)
         note["run"] = str(directory) if cfg.job == "train" else None  # what the table at the end compares
         return result.get("objective")
-    except (UserError, Busy) as error:
+    except UserError as error:
         note["error"] = str(error)
     except Exception as error:  # a bug or a fault of one job must not take the others with it
         note["error"] = f"{type(error).__name__}: {error}"
@@ -91,7 +90,8 @@ def _run(cfg: DictConfig, overrides: list[str]) -> tuple[Path | None, dict[str, 
         config.check(cfg)
         _rebuild_table(cfg, overrides)
         return None, {}
-    path, result, cached = carry_out(cfg, {override.split("=")[0].lstrip("+~") for override in overrides})
+    chosen = {override.split("=")[0].lstrip("+~") for override in overrides}
+    path, result, cached = carry_out(cfg, chosen, wait=True)
     say(closing_line(result, path, cached=cached))
     return path, result
 

@@ -1,5 +1,6 @@
 """One job: what a composed configuration asks for, carried out once. Torch is imported only when a run starts."""
 
+import time
 import warnings
 from collections.abc import Callable, Collection
 from pathlib import Path
@@ -11,7 +12,7 @@ from zo_runner import config
 from zo_runner.console import quiet
 from zo_runner.errors import RunWarning
 from zo_runner.identity import identify, run_folder
-from zo_runner.locks import hold, lock_file
+from zo_runner.locks import Busy, hold, lock_file
 from zo_runner.records import RunDirectory, is_complete, require_writable
 
 # Whose queries and seconds count towards the budget.
@@ -20,19 +21,24 @@ CHARGED = ("train", "calibration")
 Execute = Callable[[DictConfig, dict[str, Any], RunDirectory], dict[str, Any]]
 
 
-def carry_out(cfg: DictConfig, chosen: Collection[str]) -> tuple[Path, dict[str, Any], bool]:
+# Seconds between looks at a run that another process is at.
+_PATIENCE = 0.5
+
+
+def carry_out(cfg: DictConfig, chosen: Collection[str], *, wait: bool) -> tuple[Path, dict[str, Any], bool]:
     """Make the run, or find it made.
 
     Args:
         cfg: a composed configuration.
         chosen: the keys that the command line names, for cautions.
+        wait: whether to wait while another process is at this run.
 
     Returns:
         The run's folder, its result, and whether it had been made before.
 
     Raises:
         UserError: bad input, before anything is written.
-        Busy: another process is at this run.
+        Busy: another process is at this run, and it is not to be waited for.
     """
     config.check(cfg)
     for caution in config.cautions(cfg, set(chosen)):
@@ -43,13 +49,23 @@ def carry_out(cfg: DictConfig, chosen: Collection[str]) -> tuple[Path, dict[str,
         return directory.path, made, True
     root = Path(cfg.runtime.root)
     require_writable(root)
-    with hold(lock_file(root, directory.run_id)):
-        made = directory.result()  # another process may have made it by now
-        if made and is_complete(made, tested=cfg.runtime.test):
-            return directory.path, made, True
-        execute = _executor(cfg.job)
-        quiet()  # again: some libraries set filters of their own when they are imported
-        return directory.path, execute(cfg, known, directory), False
+    told = False
+    while True:
+        try:
+            with hold(lock_file(root, directory.run_id)):
+                made = directory.result()  # another process may have made it by now
+                if made and is_complete(made, tested=cfg.runtime.test):
+                    return directory.path, made, True
+                execute = _executor(cfg.job)
+                quiet()  # again: some libraries set filters of their own when they are imported
+                return directory.path, execute(cfg, known, directory), False
+        except Busy as busy:
+            if not wait:
+                raise
+            if not told:
+                warnings.warn(f"{busy} Waiting for it.", RunWarning, stacklevel=2)
+            told = True
+            time.sleep(_PATIENCE)
 
 
 def _executor(job: str) -> Execute:

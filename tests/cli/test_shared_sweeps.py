@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from tests.cli.helpers import runs_below, zo_run
+from tests.cli.helpers import SMALL, runs_below, zo_run
 from tests.cli.test_sweeps import FINALS, RUNS, TINY, TRIALS, finished, table
 
 SCRIPT = Path(sys.executable).parent / "zo-run"
@@ -81,3 +81,12 @@ def test_a_failing_row_is_named_and_the_others_run(tmp_path):
     frame = table(tmp_path).set_index("method")
     assert frame.loc["ar1zo", "n"] == 2
     assert (frame.loc["naive_atom", "n"], frame.loc["naive_atom", "missing"]) == (0, 1)
+
+
+def test_the_same_command_twice_at_once_runs_once_and_the_second_waits(tmp_path):
+    command = [SCRIPT, *SMALL, "budget.queries=400", "runtime.threads=1", f"runtime.root={tmp_path}"]
+    both = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    ends = [process.communicate(timeout=300) for process in both]
+    assert [process.returncode for process in both] == [0, 0], ends
+    assert sorted("cached, done" in out for out, _ in ends) == [False, True]
+    assert len(runs_below(tmp_path)) == 1
