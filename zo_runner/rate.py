@@ -9,8 +9,9 @@ direction,
 
 It is charged to the budget as calibration. |h| at the start is the mean over the probes. |h| of late is the mean over
 the latest readings, the two largest counting as the third largest: h has heavy tails, and one outlier would halve the
-rate for the whole window. The rate never rises above the first one: where the curvature falls for a while it may come
-back at once, and a rate that had followed it upwards is then too high.
+rate for the whole window. The window begins with the latest probes. The rate never rises above lr_scale / |h| at the
+start: where the curvature falls for a while it may come back at once, and a rate that had followed it upwards is then
+too high.
 
 symbol     argument      unit
 c          lr_scale      none
