@@ -47,7 +47,8 @@ def table(root):
 
 
 def finished(root):
-    return [run for run in runs_below(root) if (run / "result.json").exists()]
+    """Finished runs, also while others are being written: it does not look into their folders."""
+    return [file.parent for file in root.glob("*/*/*/*/result.json")]
 
 
 # Two stages
