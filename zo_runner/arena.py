@@ -22,11 +22,11 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from zo_runner import config, standings
 from zo_runner.console import complain, quiet, say
-from zo_runner.errors import UserError, invalid, one_of
+from zo_runner.errors import UserError
 from zo_runner.identity import identify, run_folder, run_id
 from zo_runner.jobs import carry_out, closing_line
 from zo_runner.locks import Busy, is_held, lock_file
-from zo_runner.plans import POINTS, Plan, Raw, Row, choose, plan
+from zo_runner.plans import Plan, Raw, Row, choose, plan
 from zo_runner.records import is_complete, read_result
 from zo_runner.schema import NODES
 
@@ -241,8 +241,7 @@ def arena_of(cfg: DictConfig, words: Sequence[str]) -> Arena:
     Raises:
         UserError: a bad sweep.
     """
-    if cfg.sweep.select not in POINTS:
-        raise invalid("sweep.select", cfg.sweep.select, one_of(POINTS))
+    standings.check(cfg.sweep)
     given: dict[str, list[Any]] = {}
     for override in OverridesParser.create().parse_overrides(list(words)):
         key = override.get_key_element()

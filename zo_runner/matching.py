@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from zo_runner.errors import UserError
-from zo_runner.protocol import UNITS
 from zo_runner.rows import Row, amount, differing, flatten, labels
+from zo_runner.schema import BUDGET_UNITS
 
 # Parts of a run's identity that all rows of a table must share.
 GRANTED = ("task", "model", "budget", "batch_size", "runtime")
@@ -134,7 +134,7 @@ def _overspent(rows: Sequence[Row]) -> Iterator[Problem]:
 
 def _excess(row: Row, result: Mapping[str, Any]) -> str:
     """What a run spent of what, if that is too much, or nobody knows how much."""
-    for unit in UNITS:
+    for unit in BUDGET_UNITS:
         limit = row.identity.get(f"budget.{unit}")
         if limit is None:
             continue

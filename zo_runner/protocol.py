@@ -5,8 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from zo_runner.errors import invalid, one_of
-
-UNITS = ("queries", "tokens", "seconds")
+from zo_runner.schema import BUDGET_UNITS
 
 
 @dataclass(frozen=True)
@@ -50,5 +49,5 @@ class Protocol:
     caption: str = ""
 
     def __post_init__(self) -> None:
-        if self.match is not None and self.match not in UNITS:
-            raise invalid("sweep.match", self.match, one_of(UNITS))
+        if self.match is not None and self.match not in BUDGET_UNITS:
+            raise invalid("sweep.match", self.match, one_of(BUDGET_UNITS))

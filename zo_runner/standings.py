@@ -18,13 +18,14 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 from omegaconf import DictConfig
 
-from zo_runner import curves, report, tables
+from zo_runner import curves, published, report, tables
+from zo_runner.errors import invalid, one_of
+from zo_runner.plans import POINTS
 from zo_runner.records import find_runs, read_result, write_atomic
+from zo_runner.schema import BUDGET_UNITS
 
 if TYPE_CHECKING:
     from zo_runner.arena import Arena, Job
-
-UNITS = ("queries", "tokens", "seconds")
 
 
 def write(arena: "Arena", cfg: DictConfig, folder: Path) -> tuple[str, list[str]]:
@@ -37,14 +38,7 @@ def write(arena: "Arena", cfg: DictConfig, folder: Path) -> tuple[str, list[str]
     write_atomic(folder / "plan.json", json.dumps(list(_plan(arena)), indent=1) + "\n")
     if any(jobs[0][0].cfg.job != "train" for jobs in arena.candidates):
         return "", []  # probes have reports of their own, and no table
-    protocol = tables.Protocol(
-        baseline=cfg.sweep.baseline,
-        match=cfg.sweep.match,
-        allow_unmatched=cfg.sweep.allow_unmatched,
-        searches=_searches(arena),
-        published=tuple(cfg.sweep.published),
-        caption=cfg.sweep.title,
-    )
+    protocol = _protocol(cfg.sweep, _searches(arena))
     results = _results(arena)
     text, refused = tables.write(results, folder, protocol)
     made, _ = tables.build(results, protocol)
@@ -52,6 +46,30 @@ def write(arena: "Arena", cfg: DictConfig, folder: Path) -> tuple[str, list[str]
     write_atomic(folder / "report.html", report.render(_page(arena, cfg, folder, made, refused, figures)))
     _track(cfg, folder, made)
     return text, refused
+
+
+def check(sweep: DictConfig) -> None:
+    """Find what would only come to light when the runs are made.
+
+    Raises:
+        UserError: an unknown choice, unit, figure or block of published numbers.
+    """
+    if sweep.select not in POINTS:
+        raise invalid("sweep.select", sweep.select, one_of(POINTS))
+    if unknown := [kind for kind in sweep.figures if kind not in curves.KINDS]:
+        raise invalid("sweep.figures", unknown[0], one_of(curves.KINDS))
+    published.blocks(_protocol(sweep, {}).published)
+
+
+def _protocol(sweep: DictConfig, searches: dict[str, tables.Search]) -> tables.Protocol:
+    return tables.Protocol(
+        baseline=sweep.baseline,
+        match=sweep.match,
+        allow_unmatched=sweep.allow_unmatched,
+        searches=searches,
+        published=tuple(sweep.published),
+        caption=sweep.title,
+    )
 
 
 def _track(cfg: DictConfig, folder: Path, made: Sequence[tables.Table]) -> None:
@@ -255,7 +273,7 @@ def _finals_as_known(arena: "Arena") -> list["Job"]:
 
 
 def _budget(job: "Job") -> tuple[str, float]:
-    return next((unit, float(job.cfg.budget[unit])) for unit in UNITS if job.cfg.budget[unit] is not None)
+    return next((unit, float(job.cfg.budget[unit])) for unit in BUDGET_UNITS if job.cfg.budget[unit] is not None)
 
 
 class _Paces:

@@ -20,12 +20,12 @@ import pandas as pd
 
 from zo_runner import costs, published, scores, text_tables
 from zo_runner.matching import Problem, problems, refusal
-from zo_runner.protocol import UNITS
 from zo_runner.protocol import Protocol as Protocol
 from zo_runner.protocol import Search as Search
 from zo_runner.records import read_result, write_atomic
 from zo_runner.rows import Row, read, sections
 from zo_runner.rows import configuration as configuration
+from zo_runner.schema import BUDGET_UNITS
 
 FILES = tuple(f"{name}.{suffix}" for name in ("table", "cost") for suffix in ("md", "csv", "tex"))
 
@@ -137,11 +137,11 @@ def _table(task: str, model: str, rows: Sequence[Row], protocol: Protocol, found
 
 def _granted(rows: Sequence[Row]) -> str:
     """The budget in words."""
-    budgets = {tuple(row.identity.get(f"budget.{unit}") for unit in UNITS) for row in rows}
+    budgets = {tuple(row.identity.get(f"budget.{unit}") for unit in BUDGET_UNITS) for row in rows}
     batches = {row.identity.get("batch_size") for row in rows}
     if len(budgets) > 1 or len(batches) > 1:
         return "different budgets"
-    limits = zip(UNITS, budgets.pop(), strict=True)
+    limits = zip(BUDGET_UNITS, budgets.pop(), strict=True)
     granted = " and ".join(f"{limit} {unit}" for unit, limit in limits if limit is not None)
     return f"{granted} of {batches.pop()} examples" if granted.endswith("queries") else granted
 
