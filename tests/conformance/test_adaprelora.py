@@ -85,7 +85,7 @@ def test_x_equal_to_zero_minimises_the_weighted_imbalance_among_all_that_fit_as_
 
 
 def test_with_identity_statistics_it_is_the_balanced_projected_gradient():
-    """The projection of G on the tangent space of rank-r matrices at BA, of whose shared part each factor takes half."""
+    """The projection of G on the tangent space of rank-r matrices at BA, shared in equal halves."""
     case = Case(identity=True)
     p_b, p_a = case.b @ torch.linalg.pinv(case.b), torch.linalg.pinv(case.a) @ case.a
     from_b, from_a = SCALING * case.delta_b @ case.a, SCALING * case.b @ case.delta_a
@@ -230,7 +230,7 @@ def test_statistics_that_overflow_raise_diverged(monkeypatch):
         read(self, i, weight)
 
     monkeypatch.setattr(AdaPreLoRA, "_read", overflowing)
-    with pytest.raises(Diverged, match="^the gradient is not finite$"):
+    with pytest.raises(Diverged, match=r"^the gradient is not finite$"):
         method.step(problem.loss)
     assert torch.equal(problem.flat(), before)
     assert not method.state

@@ -1,6 +1,7 @@
 """What first-order methods keep beside the rules for all: they differentiate one call, and leave nothing behind."""
 
 import copy
+import itertools
 import math
 from functools import partial
 
@@ -72,7 +73,7 @@ def test_the_loss_falls(node):
     problem = Problem(groups_of(node))
     method = method_of(node, problem, lr=0.02)
     losses = [method.step(problem.loss) for _ in range(20)]
-    assert all(later < earlier for earlier, later in zip(losses, losses[1:], strict=False))
+    assert all(later < earlier for earlier, later in itertools.pairwise(losses))
 
 
 @pytest.mark.parametrize("required", [False, True])
@@ -141,7 +142,7 @@ def test_a_gradient_that_is_not_finite_raises_diverged_and_leaves_every_bit_and_
         """A finite loss whose gradient in one parameter is infinite, beside finite ones everywhere."""
         return problem.loss() + (last - last.detach()).abs().sum().sqrt()
 
-    with pytest.raises(Diverged, match="^the gradient is not finite$"):
+    with pytest.raises(Diverged, match=r"^the gradient is not finite$"):
         method.step(broken)
     assert same_bits(problem.parameters, before)
     after = method.state_dict()

@@ -1,4 +1,4 @@
-"""AdaPreLoRA in NumPy, dense: in the weighted space, where H is the identity, the two halves of a tangent projection."""
+"""AdaPreLoRA in NumPy, dense: the two halves of a tangent projection in the weighted space, where H is 1."""
 
 import numpy as np
 

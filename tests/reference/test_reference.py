@@ -70,10 +70,8 @@ def reference(name, node, dtype, *, lr, steps):
 
     problem = ArrayProblem(node, dtype)
     run = importlib.import_module(f"tests.reference.{name}").run
-    if name in FIRST_ORDER:
-        end = run(problem, lr=lr, steps=steps)
-    else:
-        end = run(problem, z, lr=lr, eps=EPS, steps=steps)
+    settings = {"lr": lr, "steps": steps}
+    end = run(problem, **settings) if name in FIRST_ORDER else run(problem, z, eps=EPS, **settings)
     arrays = end.values() if problem.full else [x for pair in end.values() for x in pair]
     return [torch.from_numpy(np.ascontiguousarray(x)) for x in arrays]
 
