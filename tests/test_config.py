@@ -109,6 +109,15 @@ def test_what_can_change_a_number_changes_the_run(override):
     assert identify(override) != identify()
 
 
+@pytest.mark.parametrize("override", ["noise=none", "noise.std=0.1", "noise.repeats=4", "seeds.direction=3"])
+def test_a_method_without_queries_of_losses_is_the_same_run_whatever_their_noise(override):
+    assert identify("method=fo_adamw", override) == identify("method=fo_adamw")
+    assert identify("method=ar1zo", override) != identify("method=ar1zo")
+    key = override.split("=")[0]
+    notes = config.cautions(configure("method=fo_adamw", override), {key})
+    assert notes == [f"{key} has no effect: method=fo_adamw differentiates the loss, and queries none"]
+
+
 @pytest.mark.parametrize(
     "override",
     [
