@@ -1,4 +1,4 @@
-"""What all tests share: no network, one thread, and every method found in conf/method/ on a small problem."""
+"""What all tests share: no network, one thread, and the methods found in conf/method/ on a small problem."""
 
 import os
 
@@ -9,14 +9,17 @@ os.environ["OMP_NUM_THREADS"] = "1"
 import pytest
 import torch
 
-from tests.conformance.cases import METHODS, Problem, groups_of
+from tests.conformance.cases import ZEROTH_ORDER, Problem, groups_of
 
 torch.set_num_threads(1)
 
 
-@pytest.fixture(params=METHODS.values(), ids=METHODS.keys())
+@pytest.fixture(params=ZEROTH_ORDER.values(), ids=ZEROTH_ORDER.keys())
 def node(request):
-    """One file of conf/method/, loaded: the tests that ask for it run once for each."""
+    """One zeroth-order file of conf/method/, loaded: the tests that ask for it run once for each.
+
+    Where a rule holds for methods of both orders, the test says `@every_method`.
+    """
     return request.param
 
 

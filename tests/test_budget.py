@@ -25,6 +25,30 @@ def test_what_a_query_is_for_decides_whether_it_is_charged(purpose, charged):
     assert (ledger.examples, ledger.tokens) == ((12, 90) if charged else (0, 0))
 
 
+def test_a_loss_with_its_gradient_is_three_queries_and_only_then_has_a_graph():
+    theta, ledger = torch.ones(2, requires_grad=True), Ledger(Budget(queries=10))
+    plain, differentiable = (
+        ledger.meter(lambda: (theta**2).sum(), examples=4, tokens=30, needs_grad=needs) for needs in (False, True)
+    )
+    assert not plain().requires_grad
+    assert (ledger.queries["train"], ledger.examples, ledger.tokens) == (1, 4, 30)
+    with torch.no_grad():
+        assert differentiable().requires_grad
+    assert (ledger.queries["train"], ledger.examples, ledger.tokens) == (4, 16, 120)
+    assert torch.is_grad_enabled()
+
+
+@pytest.mark.parametrize("budget", [Budget(queries=5), Budget(tokens=50)])
+def test_a_gradient_that_the_budget_cannot_pay_is_refused_before_it_is_computed(budget):
+    ledger, calls = Ledger(budget), []
+    closure = ledger.meter(lambda: calls.append(1) or loss(), tokens=10, needs_grad=True)
+    closure()
+    with pytest.raises(RuntimeError, match=rf"^Query 6 exceeds the budget of {budget}\.$"):
+        closure()
+    assert len(calls) == 1
+    assert (ledger.charged, ledger.tokens) == (3, 30)
+
+
 def test_nothing_is_spent_beyond_the_budget():
     ledger, calls = Ledger(Budget(queries=3)), []
     closure = ledger.meter(lambda: calls.append(1) or loss(), examples=2)

@@ -57,7 +57,7 @@ def test_every_sweep_composes_and_names_its_command(file):
 @pytest.mark.parametrize(
     ("node", "described"),
     [
-        pytest.param(node, {"name", "trains", "scaling", "lr_scale", "fallback"}, id=name)
+        pytest.param(node, {"name", "trains", "scaling", *({"lr_scale", "fallback"} & set(node))}, id=name)
         for name, node in METHODS.items()
     ],
 )
@@ -69,7 +69,8 @@ def test_a_method_file_lists_every_constructor_argument_and_nothing_else(node, d
 
 @pytest.mark.parametrize("node", METHODS.values(), ids=METHODS.keys())
 def test_the_fall_backs_of_a_method_are_its_own_defaults(node):
-    assert node["fallback"] == {"lr": node["lr"], "eps": node["eps"]}
+    """A method without a radius measures nothing, and has none."""
+    assert node.get("fallback") == ({"lr": node["lr"], "eps": node["eps"]} if "eps" in node else None)
 
 
 # Run identity
@@ -106,6 +107,15 @@ def test_what_cannot_change_a_number_does_not_change_the_run(override):
 )
 def test_what_can_change_a_number_changes_the_run(override):
     assert identify(override) != identify()
+
+
+@pytest.mark.parametrize("override", ["noise=none", "noise.std=0.1", "noise.repeats=4", "seeds.direction=3"])
+def test_a_method_without_queries_of_losses_is_the_same_run_whatever_their_noise(override):
+    assert identify("method=fo_adamw", override) == identify("method=fo_adamw")
+    assert identify("method=ar1zo", override) != identify("method=ar1zo")
+    key = override.split("=")[0]
+    notes = config.cautions(configure("method=fo_adamw", override), {key})
+    assert notes == [f"{key} has no effect: method=fo_adamw differentiates the loss, and queries none"]
 
 
 @pytest.mark.parametrize(

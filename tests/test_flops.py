@@ -11,6 +11,7 @@ from zo_runner.assets import ASSETS
 from zo_runner.encoding import Encoded
 from zo_runner.evaluation import Evaluator
 from zo_runner.flops import FlopMeter
+from zo_runner.methods.first_order import differentiated
 from zo_runner.models import load_base
 from zo_runner.tasks.base import Scoring
 
@@ -89,6 +90,26 @@ def test_other_architectures_are_read_off_their_weights(config):
     meter = FlopMeter(model)
     expected = counted(lambda: model(input_ids=torch.arange(60).reshape(2, 30), use_cache=False))
     assert meter.total == pytest.approx(expected, rel=TOLERANCE)
+
+
+@pytest.mark.parametrize("trained", ["adapter", "adapter and the weights under it", "everything"])
+@pytest.mark.parametrize("targets", [["q_proj", "v_proj"], "all-linear"], ids=["q and v", "all"])
+@pytest.mark.parametrize("name", ASSETS)
+def test_a_forward_and_its_backward_take_what_torch_counts(name, targets, trained):
+    base = base_of(name)
+    model = adapted(base, targets)
+    groups = adapters.lora_groups(model)
+    leaves = [p for group in groups for p in group["params"]]
+    if trained == "adapter and the weights under it":
+        leaves += [group["weight"] for group in groups]
+    elif trained == "everything":
+        leaves = list(model.parameters())
+    meter = FlopMeter(base.model)
+    ids = torch.arange(ROWS * LENGTH).reshape(ROWS, LENGTH)
+    with differentiated(leaves), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        loss = model(input_ids=ids, use_cache=False).logits.logsumexp(-1).mean()
+        torch.autograd.backward(loss, inputs=leaves)
+    assert meter.total == pytest.approx(counter.get_total_flops(), rel=1e-2)
 
 
 def test_the_formula_is_the_documented_one():

@@ -11,7 +11,7 @@ import torch
 from zo_runner.budget import Budget, Ledger
 from zo_runner.encoding import Encoded
 from zo_runner.evaluation import Score
-from zo_runner.methods import AR1ZO, MeZO
+from zo_runner.methods import AR1ZO, FOSGD, MeZO
 from zo_runner.noise import Noise
 from zo_runner.train import BatchOrder, Coverage, Trainer
 
@@ -69,6 +69,11 @@ class Notes:
         return [event["queries"] for event in self.events if "dev/loss" in event]
 
 
+def fo_sgd(params, *, lr, eps):
+    """As the others are called; it has no radius."""
+    return FOSGD(params, lr=lr)
+
+
 def trainer(*, queries=20, eval_every=8, log_every=3, noise=None, scores=(), method=MeZO, lr=0.01, budget=None):
     theta = torch.ones(3)
     return Trainer(
@@ -99,6 +104,41 @@ def test_the_number_of_steps_follows_from_the_budget(queries, steps):
     assert t.ledger.tokens == 2 * steps * BATCH * 2
     assert len(outcome.step_seconds) == steps
     assert t.ledger.charged <= queries
+
+
+@pytest.mark.parametrize(("queries", "steps"), [(2, 0), (3, 1), (20, 6)])
+def test_a_first_order_step_is_three_queries_and_measures_neither_slope_nor_noise(queries, steps):
+    t = trainer(queries=queries, method=fo_sgd, noise=Noise(std=1.0, repeats=4, every=1))
+    outcome = t.run()
+    assert outcome.status == "done"
+    assert t.ledger.queries == {"train": 3 * steps, "calibration": 0, "noise": 0}
+    assert t.ledger.examples == 3 * steps * BATCH
+    assert t.ledger.tokens == 3 * steps * BATCH * 2
+    assert len(t.evaluator.seen) == steps
+    reports = [report for report, _ in t.observer.steps]
+    assert [report.slopes for report in reports] == [()] * steps
+    # Gradient descent on a bowl, whose loss no noise was added to.
+    assert [report.loss for report in reports] == pytest.approx([3 * 0.98 ** (2 * i) for i in range(steps)])
+    assert outcome.signal == {}
+    assert not any(key.startswith("zo/") for event in t.observer.events for key in event)
+    assert outcome.coverage is None
+
+
+def test_a_first_order_loss_that_is_not_finite_is_a_diverged_run():
+    t = trainer(method=fo_sgd, lr=1e30)
+    outcome = t.run()
+    assert outcome.status == "diverged"
+    assert outcome.error.startswith(("the loss is inf at step", "the gradient is not finite at step"))
+
+
+def test_a_zeroth_order_step_builds_no_graph_even_where_parameters_require_gradients():
+    t = trainer(queries=6)
+    t.evaluator.theta.requires_grad_(True)
+    losses, loss = [], t.evaluator.loss
+    t.evaluator.loss = lambda *batches: losses.append(loss(*batches)) or losses[-1]
+    t.run()
+    assert len(losses) == 6
+    assert not any(value.requires_grad or value.grad_fn for value in losses)
 
 
 class Long(list):

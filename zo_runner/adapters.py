@@ -1,6 +1,7 @@
 """PEFT LoRA adapters: attach, group for a method, save, load back.
 
-The adapter is always float32, whatever the base's dtype, and never trained by autograd.
+The adapter is always float32, whatever the base's dtype. Nothing of it requires gradients, but for as long as a
+first-order method takes a step.
 """
 
 import math
@@ -77,8 +78,9 @@ def lora_groups(model: torch.nn.Module) -> list[dict[str, Any]]:
     """One parameter group per adapted module, ready for a method.
 
     Returns:
-        {"params": [A (rank x in), B (out x rank)], "name": module name, "scaling": s of dW = s B A} for every LoRA
-        module, in the model's order.
+        {"params": [A (rank x in), B (out x rank)], "name": module name, "scaling": s of dW = s B A, "weight": W (out x
+        in), which is frozen} for every LoRA module, in the model's order. Of a module that stores W the other way round
+        it is None.
 
     Raises:
         ValueError: the model has no LoRA module.
@@ -88,7 +90,12 @@ def lora_groups(model: torch.nn.Module) -> list[dict[str, Any]]:
         if isinstance(module, LoraLayer) and NAME in module.lora_A:
             pair = [module.lora_A[NAME].weight, module.lora_B[NAME].weight]
             groups.append(
-                {"params": pair, "name": name.removeprefix("base_model.model."), "scaling": module.scaling[NAME]}
+                {
+                    "params": pair,
+                    "name": name.removeprefix("base_model.model."),
+                    "scaling": module.scaling[NAME],
+                    "weight": None if getattr(module, "fan_in_fan_out", False) else module.get_base_layer().weight,
+                }
             )
     if not groups:
         raise ValueError("Invalid model: no LoRA module. Must be wrapped by peft.get_peft_model.")

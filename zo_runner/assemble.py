@@ -10,11 +10,11 @@ from omegaconf import DictConfig, OmegaConf
 
 from zo_runner import adapters
 from zo_runner.calibration import QUERIES_PER_PROBE
-from zo_runner.config import build, calibrates, granted
+from zo_runner.config import build, calibrates, granted, queries_slopes
 from zo_runner.encoding import Encoded, Encoder
 from zo_runner.errors import UserError, invalid
 from zo_runner.evaluation import Evaluator
-from zo_runner.methods.base import ZerothOrder
+from zo_runner.methods.base import Method, ZerothOrder
 from zo_runner.models import Base, load_base, pick_device, set_threads
 from zo_runner.records import SCHEMA, RunDirectory
 from zo_runner.schema import AUTO
@@ -61,7 +61,8 @@ class Parts:
         base: base model and tokenizer.
         model: the model that is trained: the base itself, or PEFT's wrapper around it.
         method: the optimiser; where lr or eps are to be measured, it has its fall-backs until then.
-        scout: the same method on the same parameters with directions of its own, for calibration.
+        scout: the same method on the same parameters with directions of its own, for calibration; None for a method
+            that has no directions.
         evaluator: turns examples into losses.
         train: training examples.
         dev: selection examples.
@@ -76,8 +77,8 @@ class Parts:
 
     base: Base
     model: Any
-    method: ZerothOrder
-    scout: ZerothOrder
+    method: Method
+    scout: ZerothOrder | None
     evaluator: Evaluator
     train: list[Encoded]
     dev: list[Encoded]
@@ -134,6 +135,8 @@ def assemble(cfg: DictConfig) -> Parts:
     train = on.encoder.encode(on.splits.train, "train")
     model, groups = _model_and_groups(cfg, on.base)
     method = method_of(cfg, groups, cfg.seeds.direction)
+    if method.needs_grad and on.scoring.loss == "f1":
+        raise invalid("method", cfg.method.name, "a zeroth-order method for task.loss=f1, which has no gradient")
     scout = method_of(cfg, groups, fold_in(cfg.seeds.direction, "calibration"))
     try:
         order = BatchOrder(len(train), cfg.batch_size, cfg.seeds.order)
@@ -163,7 +166,7 @@ def assemble(cfg: DictConfig) -> Parts:
         on.base,
         model,
         method,
-        scout,
+        scout if isinstance(scout, ZerothOrder) else None,
         evaluator,
         train,
         dev,
@@ -243,15 +246,22 @@ def _model_and_groups(cfg: DictConfig, base: Base) -> tuple[Any, list[dict[str, 
     return model, adapters.lora_groups(model)
 
 
-def method_of(cfg: DictConfig, groups: list[dict[str, Any]], seed: int) -> ZerothOrder:
+def method_of(cfg: DictConfig, groups: list[dict[str, Any]], seed: int) -> Method:
     """The configured method on some parameters; its fall-backs stand in for what is to be measured.
+
+    Args:
+        cfg: a checked configuration.
+        groups: the parameters.
+        seed: of the directions, for a method that has some.
 
     Raises:
         UserError: arguments that the method does not take.
     """
-    unknown = {key: cfg.method.fallback[key] for key in ("lr", "eps") if cfg.method.get(key) == AUTO}
+    known = {key: cfg.method.fallback[key] for key in ("lr", "eps") if cfg.method.get(key) == AUTO}
+    if queries_slopes(cfg):
+        known["seed"] = seed
     try:
-        method: ZerothOrder = build(cfg.method)(groups, **unknown, seed=seed)
+        method: Method = build(cfg.method)(groups, **known)
     except ValueError as error:
         raise UserError(str(error).replace("Invalid ", "Invalid method.", 1)) from None
     except TypeError as error:

@@ -1,8 +1,8 @@
 """The ledger: what a run may spend and what it has spent.
 
-One evaluation of the loss of one batch at one point is one query. Training and calibration queries are charged to the
-budget, which is granted in queries, in tokens or in seconds; noise re-evaluations and dev/test evaluations are booked
-beside it and never charged.
+One evaluation of the loss of one batch at one point is one query, and one with its gradient is three. Training and
+calibration queries are charged to the budget, which is granted in queries, in tokens or in seconds; noise
+re-evaluations and dev/test evaluations are booked beside it and never charged.
 """
 
 import time
@@ -19,6 +19,9 @@ Purpose = Literal["train", "calibration", "noise"]
 Phase = Literal["train", "calibration", "noise", "eval"]
 PHASES: tuple[Phase, ...] = ("train", "calibration", "noise", "eval")
 CHARGED: tuple[Purpose, ...] = ("train", "calibration")
+
+# The forward, and a backward, which takes the arithmetic of two forwards where every weight is trained.
+QUERIES_PER_GRADIENT = 3
 
 
 @dataclass(frozen=True)
@@ -109,31 +112,43 @@ class Ledger:
             return self.spent < self.budget.limit
         return self.spent + (queries if self.budget.unit == "queries" else tokens) <= self.budget.limit
 
-    def meter(self, closure: Closure, *, purpose: Purpose = "train", examples: int = 0, tokens: int = 0) -> Closure:
-        """The same closure, counted. A method cannot spend without it.
+    def meter(
+        self,
+        closure: Closure,
+        *,
+        purpose: Purpose = "train",
+        examples: int = 0,
+        tokens: int = 0,
+        needs_grad: bool = False,
+    ) -> Closure:
+        """The same closure, counted. A method cannot spend without it, nor differentiate what it did not pay for.
 
         Args:
             closure: the loss of one batch.
             purpose: what the queries are for.
             examples: examples in the batch.
             tokens: non-padding tokens in the batch.
+            needs_grad: whether the loss comes with its graph, for three queries; else none is built.
 
         Raises (when called):
             RuntimeError: the query does not fit in a budget of queries or tokens. Seconds run out between steps only.
         """
+        count = QUERIES_PER_GRADIENT if needs_grad else 1
 
         def metered() -> torch.Tensor:
             if purpose not in CHARGED:
-                self.queries[purpose] += 1
-                return closure()
-            if self.budget.unit != "seconds" and not self.affords(1, tokens=tokens):
-                raise RuntimeError(f"Query {self.charged + 1} exceeds the budget of {self.budget}.")
-            self.queries[purpose] += 1
-            self.examples += examples
-            self.tokens += tokens
+                self.queries[purpose] += count
+                with torch.set_grad_enabled(needs_grad):
+                    return closure()
+            if self.budget.unit != "seconds" and not self.affords(count, tokens=count * tokens):
+                raise RuntimeError(f"Query {self.charged + count} exceeds the budget of {self.budget}.")
+            self.queries[purpose] += count
+            self.examples += count * examples
+            self.tokens += count * tokens
             before = self.computed()
             try:
-                return closure()
+                with torch.set_grad_enabled(needs_grad):
+                    return closure()
             finally:
                 self.flops += self.computed() - before
 

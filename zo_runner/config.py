@@ -17,6 +17,8 @@ ALLOWED_TARGETS = ("zo_runner.", "torch.optim.")
 # Keys of a method or task node that describe it and are not arguments of its constructor.
 DESCRIPTION = ("name", "version", "trains", "scaling", "lr_scale", "fallback")
 
+# Arguments that only methods over LoRA's pairs of factors take.
+OF_PAIRS = ("atoms", "damping")
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
 
@@ -66,8 +68,8 @@ def check(cfg: DictConfig) -> None:
     ):
         if OmegaConf.select(cfg, key) not in options:
             raise invalid(key, OmegaConf.select(cfg, key), one_of(options))
-    if cfg.method.trains == "full" and "atoms" in cfg.method:
-        raise invalid("method.trains", "full", "adapter, since the method queries the atoms of LoRA")
+    if cfg.method.trains == "full" and not set(OF_PAIRS).isdisjoint(cfg.method):
+        raise invalid("method.trains", "full", "adapter, since the method moves the two factors of LoRA together")
     if cfg.tracker.mode not in ("auto", "online", "offline"):
         raise invalid("tracker.mode", cfg.tracker.mode, "one of auto, offline, online")
     if cfg.model.path is None:
@@ -116,6 +118,8 @@ def _check_probe(cfg: DictConfig) -> None:
         return
     if cfg.method.trains != "adapter":
         raise invalid("method", cfg.method.name, "a method that trains an adapter, for job=probe")
+    if not queries_slopes(cfg):
+        raise invalid("method", cfg.method.name, "a zeroth-order method, for job=probe")
     if cfg.method.eps == AUTO or (cfg.probe.steps and cfg.method.lr == AUTO):
         key = "eps" if cfg.method.eps == AUTO else "lr"
         raise invalid(f"method.{key}", AUTO, "a number, for job=probe")
@@ -124,12 +128,18 @@ def _check_probe(cfg: DictConfig) -> None:
 def _check_method_numbers(cfg: DictConfig) -> None:
     for key, low in (("lr", ">= 0"), ("eps", "> 0"), ("lr_scale", "> 0")):
         value = cfg.method.get(key)
-        if value is None or (value == AUTO and key != "lr_scale"):
+        measured = key != "lr_scale" and queries_slopes(cfg)
+        if value is None or (value == AUTO and measured):
             continue
         number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
         if not number or value < 0 or (value == 0 and low == "> 0"):
-            choice = "" if key == "lr_scale" else ", or auto"
+            choice = ", or auto" if measured else ""
             raise invalid(f"method.{key}", value, f"a finite number {low}{choice}")
+
+
+def queries_slopes(cfg: DictConfig) -> bool:
+    """Whether the method reads slopes off queries at a radius; one that differentiates the loss has none."""
+    return "fallback" in cfg.method
 
 
 def calibrates(cfg: DictConfig) -> bool:
@@ -217,6 +227,9 @@ def cautions(cfg: DictConfig, typed: Collection[str]) -> list[str]:
         silent = dict.fromkeys(("method.order", "method.offsets"), "every query covers all atoms")
     if cfg.method.get("lr") != AUTO:
         silent["method.lr_scale"] = "method.lr is a number, and not auto"
+    if cfg.job == "train" and not queries_slopes(cfg):
+        reason = f"method={cfg.method.name} differentiates the loss, and queries none"
+        silent |= dict.fromkeys(("noise", "noise.std", "noise.repeats", "noise.every", "seeds.direction"), reason)
     notes = [f"{key} has no effect: {reason}" for key, reason in silent.items() if key in typed]
     eps = cfg.method.get("eps")
     if cfg.runtime.dtype != "float32" and isinstance(eps, float | int) and eps <= 1e-3:

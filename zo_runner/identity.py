@@ -8,7 +8,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from zo_runner.config import calibrates, granted
+from zo_runner.config import calibrates, granted, queries_slopes
 from zo_runner.errors import invalid
 from zo_runner.schema import AUTO
 from zo_runner.tasks.files import local_files
@@ -52,6 +52,8 @@ def identify(cfg: DictConfig) -> dict[str, Any]:
     if cfg.method.get("lr") != AUTO:
         known["method"].pop("lr_scale", None)
         known["calibration"].pop("every")
+    if not queries_slopes(cfg):
+        del known["noise"], known["seeds"]["direction"]
     if not calibrates(cfg):
         del known["calibration"]
         known["method"].pop("fallback", None)

@@ -88,7 +88,7 @@ def _noise(cfg: DictConfig) -> Noise:
 
 def _calibrate(cfg: DictConfig, parts: Parts, ledger: Ledger, observer: RunObserver) -> dict[str, Any]:
     """Measure what is `auto`, give it to the method, and return what result.json says of it."""
-    if not calibrates(cfg):
+    if not calibrates(cfg) or parts.scout is None:
         return {"calibration": None}
     bench = Bench(
         method=parts.scout,
@@ -125,7 +125,7 @@ def _trainer(
     cfg: DictConfig, parts: Parts, ledger: Ledger, observer: RunObserver, calibration: dict[str, Any] | None
 ) -> Trainer:
     return Trainer(
-        rate=_rate(cfg, parts.method.eps, calibration),
+        rate=_rate(cfg, calibration),
         method=parts.method,
         evaluator=parts.evaluator,
         train=parts.train,
@@ -139,12 +139,13 @@ def _trainer(
     )
 
 
-def _rate(cfg: DictConfig, eps: float, calibration: dict[str, Any] | None) -> FollowingRate | None:
+def _rate(cfg: DictConfig, calibration: dict[str, Any] | None) -> FollowingRate | None:
     """What chooses the rate of every step; None where it is given, or where noise hides the curvature at eps."""
     every = cfg.calibration.every
-    if calibration is None or cfg.method.lr != AUTO or not every or calibration["curvature_eps"] != eps:
+    if calibration is None or cfg.method.lr != AUTO or not every or calibration["curvature_eps"] != calibration["eps"]:
         return None
-    return FollowingRate(lr_scale=cfg.method.lr_scale, eps=eps, every=every, curvatures=calibration["curvatures"])
+    eps, curvatures = calibration["eps"], calibration["curvatures"]
+    return FollowingRate(lr_scale=cfg.method.lr_scale, eps=eps, every=every, curvatures=curvatures)
 
 
 def label(cfg: DictConfig) -> str:

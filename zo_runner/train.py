@@ -16,7 +16,7 @@ from zo_runner.directions import Closure, finite
 from zo_runner.encoding import Encoded
 from zo_runner.errors import Diverged
 from zo_runner.evaluation import Evaluator, Score
-from zo_runner.methods.base import StepReport, ZerothOrder
+from zo_runner.methods.base import Method, StepReport, ZerothOrder
 from zo_runner.noise import Noise
 from zo_runner.rate import FollowingRate
 from zo_runner.seeds import generator
@@ -154,7 +154,7 @@ class Trainer:
         rate: chooses the learning rate of every step; None for the method's own.
     """
 
-    method: ZerothOrder
+    method: Method
     evaluator: Evaluator
     train: Sequence[Encoded]
     dev: Sequence[Encoded]
@@ -177,8 +177,10 @@ class Trainer:
         return outcome
 
     def _run(self, outcome: Outcome) -> None:
-        meter, atoms = SignalMeter(self.method.eps), None
-        if self.method.num_atoms is not None:
+        # Slopes and their noise: a method that differentiates the loss measures neither.
+        meter = SignalMeter(self.method.eps) if isinstance(self.method, ZerothOrder) else None
+        atoms = None
+        if meter is not None and self.method.num_atoms is not None:
             atoms, outcome.coverage = AtomMeters(self.method.num_atoms, meter), Coverage(self.method.num_atoms)
         losses: list[float] = []
         outcome.zero_shot = outcome.last = self._evaluate()
@@ -186,14 +188,15 @@ class Trainer:
         coming = self._next()
         while coming is not None:
             step = self.method.steps
-            if self.noise.due(step):
+            if meter is not None and self.noise.due(step):
                 where = (self.evaluator, self.ledger, coming.examples, step)
                 meter.add_noise(self.noise.re_evaluations(*where, "measure", step))
             report = self._step(coming, outcome)
             losses.append(report.loss)
-            for slope in report.slopes:
-                meter.add_slope(slope)
-            outcome.signal = meter.read()
+            if meter is not None:
+                for slope in report.slopes:
+                    meter.add_slope(slope)
+                outcome.signal = meter.read()
             self._visit(report, atoms, outcome.coverage)
             self.observer.stepped(report, outcome.signal)
             coming = self._next()
@@ -251,12 +254,15 @@ class Trainer:
             return finite(self._closure(coming, "calibration")())
 
     def _closure(self, coming: Coming, purpose: Literal["train", "calibration"]) -> Closure:
-        loss = partial(self.evaluator.loss, *coming.batches)
+        loss: Closure = partial(self.evaluator.loss, *coming.batches)
+        if not self.method.needs_grad:  # noise is added to what is queried; a gradient would not feel it
+            loss = self.noise.observed(loss, purpose, self.method.steps)
         return self.ledger.meter(
-            self.noise.observed(loss, purpose, self.method.steps),
+            loss,
             purpose=purpose,
             examples=len(coming.examples),
             tokens=coming.tokens,
+            needs_grad=self.method.needs_grad,
         )
 
     def _visit(self, report: StepReport, atoms: AtomMeters | None, coverage: Coverage | None) -> None:
@@ -287,8 +293,9 @@ class Trainer:
 
     def _log_train(self, report: StepReport, outcome: Outcome) -> None:
         atom = {} if report.atom is None else {"zo/atom": report.atom}
-        event = {**self._position(), "lr": report.lr, "train/loss": outcome.train_loss, "zo/slope": report.slopes[-1]}
-        self.observer.logged({**event, **outcome.signal, **atom})
+        slope = {"zo/slope": report.slopes[-1]} if report.slopes else {}
+        event = {**self._position(), "lr": report.lr, "train/loss": outcome.train_loss}
+        self.observer.logged({**event, **slope, **outcome.signal, **atom})
 
     def _position(self) -> dict[str, Any]:
         seconds = sum(self.ledger.seconds.values())

@@ -6,6 +6,7 @@ import re
 import pytest
 
 from tests.cli.helpers import SMALL, write_rows, zo_run
+from tests.conformance.cases import METHODS
 from zo_runner.assets import asset_path
 
 
@@ -24,7 +25,7 @@ def refusal(root, *words):
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        (["method=nope"], "Invalid method: 'nope'. Must be one of ar1zo, lora_zo, mezo, naive_atom."),
+        (["method=nope"], f"Invalid method: 'nope'. Must be one of {', '.join(METHODS)}."),
         (["rank=0"], "Invalid rank: 0. Must be an integer >= 1."),
         (["rank=-1"], "Invalid rank: -1. Must be an integer >= 1."),
         (["rank=1.5"], "Invalid rank: '1.5'. Must be an integer."),
@@ -34,6 +35,18 @@ def refusal(root, *words):
         (["method.lr=-1"], "Invalid method.lr: -1. Must be a finite number >= 0, or auto."),
         (["method.order=upwards"], "Invalid method.order: 'upwards'. Must be one of cyclic, shuffled, random."),
         (["budget.queries=1"], "Invalid budget.queries: 1. Must be >= 2, the cost of one step of ar1zo."),
+        (
+            ["method=fo_sgd", "budget.queries=2"],
+            "Invalid budget.queries: 2. Must be >= 3, the cost of one step of fo_sgd.",
+        ),
+        (["method=fo_adamw", "method.lr=auto"], "Invalid method.lr: 'auto'. Must be a finite number >= 0."),
+        (["method=fo_adamw", "+method.eps=auto"], "Invalid method.eps: 'auto'. Must be a finite number > 0."),
+        (["method=fo_adamw", "method.beta2=1"], "Invalid method.beta2: 1. Must be a finite number >= 0 and < 1."),
+        (["method=fo_sgd", "job=probe"], "Invalid method: 'fo_sgd'. Must be a zeroth-order method, for job=probe."),
+        (
+            ["method=adaprelora", "method.trains=full"],
+            "Invalid method.trains: 'full'. Must be adapter, since the method",
+        ),
         (["batch_size=65"], "Invalid batch_size: 65. Must be from 1 to the 64 training examples."),
         (["adapter.target_modules=[nothing]"], "Invalid adapter.target_modules: ['nothing']. Must match linear mod"),
         (["task.num_dev=0"], "Invalid task.num_dev: 0. Must be >= 1."),

@@ -20,6 +20,10 @@ METHODS = {
     for file in sorted((Path(__file__).parents[2] / "conf" / "method").glob("*.yaml"))
 }
 
+ZEROTH_ORDER, FIRST_ORDER = (
+    {stem: node for stem, node in METHODS.items() if build(node).func.needs_grad == first} for first in (False, True)
+)
+
 RANK = 4
 ALPHA = 3.0
 WIDTHS = (5, 6, 7, 3)  # the modules map 5 to 6, 6 to 7 and 7 to 3 features
@@ -38,6 +42,7 @@ def groups_of(node, widths=WIDTHS, rank=RANK, dtype=torch.float32):
             "params": [normal((rank, i), 0, "A", m).to(dtype) / 3, normal((o, rank), 0, "B", m).to(dtype) / 3],
             "name": m,
             "scaling": s,
+            "weight": weights[m],
         }
         for m, (i, o) in shapes.items()
     ]
@@ -85,8 +90,16 @@ class Problem:
 
 
 def method_of(node, problem, *, lr=0.05, eps=1e-3, seed=0, **arguments):
-    """The method of a YAML file on a problem's parameters."""
-    return build({**node, "lr": lr, "eps": eps, **arguments})([dict(group) for group in problem.groups], seed=seed)
+    """The method of a YAML file on a problem's parameters. One that is of first order has no eps and no seed."""
+    known = {"lr": lr, **arguments}
+    if not build(node).func.needs_grad:
+        known |= {"eps": eps, "seed": seed}
+    return build({**node, **known})([dict(group) for group in problem.groups])
+
+
+def calls_of(method):
+    """How often a step calls its closure: once per query, but a gradient's queries are one call."""
+    return 1 if method.needs_grad else method.queries_per_step
 
 
 def flatten(tensors):

@@ -1,4 +1,7 @@
-"""The rules that every method keeps. `node` and `problem` run each test once per file of conf/method/."""
+"""The rules that methods keep.
+
+`node` and `problem` run a test once per zeroth-order file of conf/method/, and under `every_method` once per file.
+"""
 
 import copy
 import io
@@ -11,12 +14,14 @@ import pytest
 import torch
 
 from tests.conformance.broken import AnotherDrawOnRefresh, RestoreBySubtraction
-from tests.conformance.cases import METHODS, RANK, Problem, direction_of, groups_of, method_of, same_bits
+from tests.conformance.cases import METHODS, RANK, Problem, calls_of, direction_of, groups_of, method_of, same_bits
 from tests.conformance.rules import assert_probe_leaves_every_bit, assert_updates_along_what_was_perturbed
 from zo_runner.errors import Diverged
 
 # Longer than any cycle of atoms here, and than the period at which low-rank methods refresh.
 MANY_STEPS = 60
+
+every_method = pytest.mark.parametrize("node", METHODS.values(), ids=METHODS.keys())
 
 
 def run(method, problem, steps):
@@ -76,6 +81,7 @@ def test_restoring_by_subtraction_is_caught():
         assert_probe_leaves_every_bit(RestoreBySubtraction(problem.groups, lr=1e-3, eps=1e-3), problem)
 
 
+@every_method
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
 def test_parameters_are_whole_and_the_step_repeatable_when_the_closure_raises(node, problem, error):
     method = method_of(node, problem)
@@ -83,7 +89,7 @@ def test_parameters_are_whole_and_the_step_repeatable_when_the_closure_raises(no
     undisturbed = copy.deepcopy(problem)
     expected = run(_resumed(node, method, undisturbed), undisturbed, 1)[-1]
     before = problem.values()
-    for query in range(method.queries_per_step):
+    for query in range(calls_of(method)):
         with pytest.raises(error):
             method.step(fails_at(query, problem, lambda: raise_(error("interrupted"))))
         assert same_bits(problem.parameters, before)
@@ -91,12 +97,13 @@ def test_parameters_are_whole_and_the_step_repeatable_when_the_closure_raises(no
     assert same_bits(run(method, problem, 1)[-1], expected)
 
 
+@every_method
 @pytest.mark.parametrize("loss", [math.nan, math.inf, -math.inf])
 def test_a_loss_that_is_not_finite_raises_diverged_and_leaves_every_bit(node, problem, loss):
     method = method_of(node, problem)
     run(method, problem, 2)
     before = problem.values()
-    for query in range(method.queries_per_step):
+    for query in range(calls_of(method)):
         for value in (loss, torch.tensor(loss)):
             with pytest.raises(Diverged):
                 method.step(fails_at(query, problem, lambda value=value: value))
@@ -104,6 +111,7 @@ def test_a_loss_that_is_not_finite_raises_diverged_and_leaves_every_bit(node, pr
             assert method.steps == 2
 
 
+@every_method
 def test_the_global_generators_are_neither_read_nor_moved(node):
     trajectories = []
     for seed in (1, 2):
@@ -137,6 +145,7 @@ def test_no_query_builds_a_graph(node, problem):
     assert all(p.grad is None for p in problem.parameters)
 
 
+@every_method
 def test_lr_zero_changes_no_bit(node, problem):
     before = problem.values()
     method = method_of(node, problem, lr=0.0)
@@ -163,6 +172,7 @@ def _resumed(node, method, problem, **arguments):
     return fresh
 
 
+@every_method
 @pytest.mark.parametrize("k", [0, 1, RANK - 1, RANK, 2 * RANK + 1])
 def test_save_at_step_k_load_and_continue_is_the_uninterrupted_run(node, problem, k):
     steps = 3 * RANK
@@ -233,6 +243,7 @@ def test_every_group_moves_with_its_own_lr(node):
     assert same_bits(others[0], others[2])
 
 
+@every_method
 @pytest.mark.parametrize(
     "schedule",
     [

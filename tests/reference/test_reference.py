@@ -2,7 +2,7 @@
 
 A transcription is `tests/reference/NAME.py` for `conf/method/NAME.yaml`, at most 30 lines, with
 `run(problem, z, *, lr, eps, steps)`. `z(shape, step, *names)` gives the numbers of the stream
-("direction", step, *names).
+("direction", step, *names). That of a first-order method has no z and no eps, but `problem.gradient`.
 """
 
 import importlib
@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.conformance.cases import ALPHA, METHODS, RANK, Problem, flatten, groups_of, method_of
+from tests.conformance.cases import ALPHA, FIRST_ORDER, METHODS, RANK, Problem, flatten, groups_of, method_of
 from zo_runner.seeds import normal
 
 SEED, STEPS, LR, EPS = 5, 20, 0.05, 1e-3
@@ -35,23 +35,43 @@ class ArrayProblem:
         like = Problem((weights, groups))
         self.inputs, self.signs = like.inputs.numpy(), like.signs.numpy()
 
-    def loss(self, matrices):
+    def weights(self, matrices):
         base = dict.fromkeys(matrices, 0.0) if self.full else self.frozen
-        *inner, last = (base[m] + matrices[m].astype(np.float64) for m in matrices)
+        return {m: base[m] + matrices[m].astype(np.float64) for m in matrices}
+
+    def loss(self, matrices):
+        *inner, last = self.weights(matrices).values()
         hidden = self.inputs
         for w in inner:
             hidden = np.tanh(hidden @ w.T)
         return float(np.logaddexp(0.0, -self.signs * (hidden @ last.T)).mean())
 
+    def gradient(self, matrices):
+        """d loss / d W of every module, by the chain rule."""
+        weights = self.weights(matrices)
+        *inner, last = weights
+        read = {inner[0]: self.inputs}
+        for m, following in zip(inner, [*inner[1:], last], strict=True):
+            read[following] = np.tanh(read[m] @ weights[m].T)
+        out = read[last] @ weights[last].T
+        back = -self.signs / (1 + np.exp(self.signs * out)) / out.size
+        found = {}
+        for m in (last, *reversed(inner)):
+            found[m] = back.T @ read[m]
+            back = back @ weights[m] * (1 - read[m] ** 2)  # not used for the first module, whose input is no tanh
+        return {m: found[m] for m in weights}
 
-def reference(name, node, dtype, **settings):
+
+def reference(name, node, dtype, *, lr, steps):
     """The parameters at the end of the transcription's run, in the order of the parameter groups."""
 
     def z(shape, step, *names):
         return normal(shape, SEED, "direction", step, *names).to(dtype).numpy()
 
     problem = ArrayProblem(node, dtype)
-    end = importlib.import_module(f"tests.reference.{name}").run(problem, z, **settings)
+    run = importlib.import_module(f"tests.reference.{name}").run
+    settings = {"lr": lr, "steps": steps}
+    end = run(problem, **settings) if name in FIRST_ORDER else run(problem, z, eps=EPS, **settings)
     arrays = end.values() if problem.full else [x for pair in end.values() for x in pair]
     return [torch.from_numpy(np.ascontiguousarray(x)) for x in arrays]
 
@@ -65,16 +85,24 @@ def test_method_follows_its_transcription_for_20_steps(name, dtype, tolerance):
     method = method_of(node, problem, lr=LR, eps=EPS, seed=SEED)
     for _ in range(STEPS):
         method.step(problem.loss)
-    expected = reference(name, node, dtype, lr=LR, eps=EPS, steps=STEPS)
+    expected = reference(name, node, dtype, lr=LR, steps=STEPS)
     assert all(x.dtype == dtype for x in expected)
     assert (flatten(expected) - start).norm() > 0.01 * start.norm(), "the run is too short to tell methods apart"
     assert (problem.flat() - flatten(expected)).norm() <= tolerance * flatten(expected).norm()
 
 
+def test_the_gradient_of_the_arrays_is_that_of_autograd():
+    node = METHODS["mezo"]
+    problem = ArrayProblem(node, torch.float64)
+    exact = Problem(groups_of(node, dtype=torch.float64)).gradient()
+    for ours, g in zip(problem.gradient(problem.theta).values(), exact, strict=True):
+        np.testing.assert_allclose(ours, g, rtol=1e-12, atol=1e-15)
+
+
 def test_the_transcriptions_differ_from_each_other():
     node = METHODS["ar1zo"]
     names = [name for name, found in METHODS.items() if found["trains"] == "adapter"]
-    ends = {name: flatten(reference(name, node, torch.float64, lr=LR, eps=EPS, steps=STEPS)) for name in names}
+    ends = {name: flatten(reference(name, node, torch.float64, lr=LR, steps=STEPS)) for name in names}
     for one in names:
         for other in names:
             assert one == other or (ends[one] - ends[other]).norm() > 1e-2 * ends[one].norm()
@@ -89,7 +117,7 @@ def test_atomwise_methods_differ_only_in_alpha():
     method = method_of(METHODS["naive_atom"], problem, lr=LR, eps=EPS, seed=SEED)
     for _ in range(STEPS):
         method.step(problem.loss)
-    expected = flatten(reference("ar1zo", node, torch.float32, lr=LR, eps=EPS, steps=STEPS))
+    expected = flatten(reference("ar1zo", node, torch.float32, lr=LR, steps=STEPS))
     assert (problem.flat() - expected).norm() <= 1e-5 * expected.norm()
 
 

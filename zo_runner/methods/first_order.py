@@ -1,0 +1,87 @@
+"""What first-order methods share: one loss, differentiated.
+
+    g = d loss / d theta,   theta <- update(theta, g)
+
+They are no zeroth-order methods but a ceiling for them. Per step: one forward and one backward, charged as 3 queries.
+Memory: the activations of the batch, and one gradient per parameter, freed when the step ends.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import ClassVar
+
+import torch
+
+from zo_runner.budget import QUERIES_PER_GRADIENT
+from zo_runner.directions import Closure, finite
+from zo_runner.errors import Diverged
+from zo_runner.methods.base import Method, StepReport
+
+
+class FirstOrder(Method):
+    """Differentiates the loss of the batch. A subclass says what follows from the gradients, in `update(step)`.
+
+    Args:
+        params: as in `Method`.
+        lr: learning rate; finite, >= 0. With 0 no bit of the parameters changes.
+        settings: as in `Method`.
+    """
+
+    queries_per_step: ClassVar[int] = QUERIES_PER_GRADIENT
+    needs_grad: ClassVar[bool] = True
+
+    @property
+    def parameters(self) -> list[torch.Tensor]:
+        """Every trained tensor."""
+        return [p for group in self.param_groups for p in group["params"]]
+
+    @property
+    def leaves(self) -> list[torch.Tensor]:
+        """What the loss is differentiated by. It requires gradients during a step only."""
+        return self.parameters
+
+    def update(self, step: int) -> None:
+        """Move the parameters by their `grad`, which is None where the loss does not depend on one."""
+        raise NotImplementedError
+
+    def step(self, closure: Closure | Callable[[], float]) -> float:  # type: ignore[override]  # a closure is required
+        """Take one step and return the loss before it.
+
+        Raises:
+            Diverged: the loss or a gradient is not finite; the parameters and the state are as before the step.
+            RuntimeError: the loss has no gradient.
+        """
+        step = self.steps
+        with differentiated(self.leaves):
+            with torch.enable_grad():
+                loss = self.differentiate(closure)
+            if not all(bool(p.grad.isfinite().all()) for p in self.parameters if p.grad is not None):
+                raise Diverged("the gradient is not finite")
+            with torch.no_grad():
+                self.update(step)
+        self._finish(StepReport(step, loss, (), self.param_groups[0]["lr"]))
+        return loss
+
+    def differentiate(self, closure: Closure | Callable[[], float]) -> float:
+        """The loss; its derivatives are left in the `grad` of each leaf."""
+        loss = closure()
+        value = finite(loss.detach() if isinstance(loss, torch.Tensor) else loss)
+        if not (isinstance(loss, torch.Tensor) and loss.requires_grad):
+            raise RuntimeError(f"The loss has no gradient, which {type(self).__name__} needs.")
+        torch.autograd.backward(loss, inputs=self.leaves)
+        return value
+
+
+@contextmanager
+def differentiated(leaves: Iterable[torch.Tensor]) -> Iterator[None]:
+    """Let tensors require gradients in a block. It begins and ends without gradients, and leaves the rest as it was."""
+    found = [(leaf, leaf.requires_grad) for leaf in leaves]
+    try:
+        for leaf, _ in found:
+            leaf.grad = None
+            leaf.requires_grad_(True)
+        yield
+    finally:
+        for leaf, required in found:
+            leaf.grad = None
+            leaf.requires_grad_(required)
