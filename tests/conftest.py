@@ -9,14 +9,14 @@ os.environ["OMP_NUM_THREADS"] = "1"
 import pytest
 import torch
 
-from tests.conformance.cases import METHODS, Problem, groups_of
+from tests.conformance.cases import CASES, Problem, groups_of
 
 torch.set_num_threads(1)
 
 
-@pytest.fixture(params=METHODS.values(), ids=METHODS.keys())
+@pytest.fixture(params=CASES.values(), ids=CASES.keys())
 def node(request):
-    """One file of conf/method/, loaded: the tests that ask for it run once for each."""
+    """One file of conf/method/, loaded: the tests that ask for it run once for each, and for what it may train."""
     return request.param
 
 

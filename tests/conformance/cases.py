@@ -20,6 +20,11 @@ METHODS = {
     for file in sorted((Path(__file__).parents[2] / "conf" / "method").glob("*.yaml"))
 }
 
+# The same, and every method of full parameters on an adapter too.
+CASES = METHODS | {
+    f"{stem}-adapter": {**node, "trains": "adapter"} for stem, node in METHODS.items() if node["trains"] == "full"
+}
+
 RANK = 4
 ALPHA = 3.0
 WIDTHS = (5, 6, 7, 3)  # the modules map 5 to 6, 6 to 7 and 7 to 3 features
@@ -78,6 +83,11 @@ class Problem:
     def values(self):
         """Copies of the parameters."""
         return [p.clone() for p in self.parameters]
+
+    def set(self, values):
+        """Give the parameters values again."""
+        for p, value in zip(self.parameters, values, strict=True):
+            p.copy_(value)
 
     def flat(self):
         """All parameters in one float64 vector."""
