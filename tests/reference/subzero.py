@@ -16,7 +16,7 @@ def basis(gaussian):
 def run(problem, z, *, lr, eps, steps, rank=24, interval=1000):
     W = dict(problem.theta)
     r = {m: min(rank, *W[m].shape) for m in W}
-    for t in range(steps, rank=24, interval=1000):
+    for t in range(steps):
         U = {m: basis(z((W[m].shape[0], r[m]), t // interval, m, "U")) for m in W}
         V = {m: basis(z((W[m].shape[1], r[m]), t // interval, m, "V")) for m in W}
         Z = {m: np.sqrt(W[m].size / r[m] ** 2) * U[m] @ z((r[m], r[m]), t, m, "Z") @ V[m].T for m in W}

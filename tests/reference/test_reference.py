@@ -19,7 +19,7 @@ from zo_runner.seeds import normal
 SEED, STEPS, LR, EPS = 5, 20, 0.05, 1e-3
 MOST_LINES = 30
 # Arguments under which everything happens within 20 steps: subspaces change, the Hessian does.
-EVENTFUL = {"rank": 3, "interval": 6, "smoothing": 1e-2, "beta": 0.7, "momentum": 0.6, "num_signs": 3, "damping": 0.1}
+EVENTFUL = {"rank": 3, "interval": 6, "smoothing": 0.1, "beta": 0.7, "momentum": 0.6, "num_signs": 3, "damping": 0.1}
 
 
 class ArrayProblem:

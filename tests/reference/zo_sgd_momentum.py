@@ -3,7 +3,7 @@
 
 def run(problem, z, *, lr, eps, steps, momentum=0.9):
     theta, v = dict(problem.theta), dict.fromkeys(problem.theta, 0.0)
-    for t in range(steps, momentum=0.9):
+    for t in range(steps):
         u = {m: z(x.shape, t, m) for m, x in theta.items()}
         losses = [problem.loss({m: theta[m] + e * u[m] for m in theta}) for e in (eps, -eps)]
         for m in theta:
