@@ -106,6 +106,11 @@ class ZerothOrder(torch.optim.Optimizer):
         """Number of atoms that `atom` chooses from, or None."""
         return None
 
+    @property
+    def follows_curvature(self) -> bool:
+        """Whether `rate.FollowingRate` may choose lr: it reads (l+ + l-) / 2, and presumes a step of lr * slope."""
+        return self.two_sided and self.normalizes == "nothing"
+
     def direction(self, step: int) -> Direction:
         """The direction u of `step` in the method's present state; the same numbers whenever it is asked for."""
         raise NotImplementedError
