@@ -177,7 +177,7 @@ class Trainer:
         return outcome
 
     def _run(self, outcome: Outcome) -> None:
-        meter, atoms = SignalMeter(self.method.eps), None
+        meter, atoms = SignalMeter(self.method.eps, two_sided=self.method.two_sided), None
         if self.method.num_atoms is not None:
             atoms, outcome.coverage = AtomMeters(self.method.num_atoms, meter), Coverage(self.method.num_atoms)
         losses: list[float] = []
