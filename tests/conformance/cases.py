@@ -20,10 +20,9 @@ METHODS = {
     for file in sorted((Path(__file__).parents[2] / "conf" / "method").glob("*.yaml"))
 }
 
-# The same, and every method of full parameters on an adapter too.
-CASES = METHODS | {
-    f"{stem}-adapter": {**node, "trains": "adapter"} for stem, node in METHODS.items() if node["trains"] == "full"
-}
+# The same with subspaces that change within a few steps, and every method of full parameters on an adapter too.
+CASES = {stem: {**node, "interval": 7} if "interval" in node else node for stem, node in METHODS.items()}
+CASES |= {f"{stem}-adapter": {**node, "trains": "adapter"} for stem, node in CASES.items() if node["trains"] == "full"}
 
 RANK = 4
 ALPHA = 3.0

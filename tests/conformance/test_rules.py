@@ -69,7 +69,7 @@ def same_states(left, right):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_updates_along_the_direction_it_perturbed_on_every_step(node, dtype):
     problem = Problem(groups_of(node, dtype=dtype))
-    method = method_of(node, problem, lr=1e-2, eps=1e-2, **({"interval": 7} if "interval" in node else {}))
+    method = method_of(node, problem, lr=1e-2, eps=1e-2)
     assert_updates_along_what_was_perturbed(method, problem, MANY_STEPS)
 
 
