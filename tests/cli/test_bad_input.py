@@ -6,6 +6,7 @@ import re
 import pytest
 
 from tests.cli.helpers import SMALL, write_rows, zo_run
+from tests.conformance.cases import METHODS
 from zo_runner.assets import asset_path
 
 
@@ -24,7 +25,7 @@ def refusal(root, *words):
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        (["method=nope"], "Invalid method: 'nope'. Must be one of ar1zo, lora_zo, mezo, naive_atom."),
+        (["method=nope"], f"Invalid method: 'nope'. Must be one of {', '.join(METHODS)}."),
         (["rank=0"], "Invalid rank: 0. Must be an integer >= 1."),
         (["rank=-1"], "Invalid rank: -1. Must be an integer >= 1."),
         (["rank=1.5"], "Invalid rank: '1.5'. Must be an integer."),
