@@ -16,7 +16,7 @@ torch.set_num_threads(1)
 
 @pytest.fixture(params=ZEROTH_ORDER.values(), ids=ZEROTH_ORDER.keys())
 def node(request):
-    """One zeroth-order file of conf/method/, loaded: the tests that ask for it run once for each.
+    """One zeroth-order file of conf/method/, loaded: tests that ask for it run once for each and what it may train.
 
     Where a rule holds for methods of both orders, the test says `@every_method`.
     """

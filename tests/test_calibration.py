@@ -93,6 +93,16 @@ def test_a_loss_of_another_unit_gets_a_rate_of_the_inverse_unit(factor):
     assert other.lr == pytest.approx(one.lr / factor, rel=1e-6)
 
 
+@pytest.mark.parametrize("factor", [1e-3, 1e3])
+def test_a_length_is_the_same_for_a_loss_of_any_unit_and_is_the_rate_at_the_usual_slope(factor):
+    diagonal = [1.0, 2.0, 0.5, 3.0, 5.0]
+    problem = quadratic([factor * d for d in diagonal], factor)[0]
+    slope = math.sqrt(statistics.fmean(g * g for g in at(problem)(1e-3).slopes))
+    length = chosen(at(problem), normalized=True)
+    assert length.lr == pytest.approx(chosen(at(problem)).lr * slope)
+    assert length.lr == pytest.approx(chosen(at(quadratic(diagonal)[0]), normalized=True).lr, rel=1e-6)
+
+
 def test_negative_curvature_is_counted_and_harmless():
     up, down = (chosen(at(quadratic([sign * 2.0] * SIZE)[0])) for sign in (1, -1))
     assert up.lr == pytest.approx(down.lr, rel=1e-9)

@@ -53,6 +53,12 @@ def test_slope_noise_variance_is_what_noisy_losses_give(eps):
     noise = np.random.default_rng(0).normal(0.0, sigma, (2, draws))
     slopes = (noise[0] - noise[1]) / (2 * eps)
     assert slope_noise_variance(sigma**2, eps) == pytest.approx(slopes.var(), rel=4 * math.sqrt(2 / draws))
+    one_sided = (noise[0] - noise[1]) / eps
+    expected = slope_noise_variance(sigma**2, eps, two_sided=False)
+    assert expected == pytest.approx(one_sided.var(), rel=4 * math.sqrt(2 / draws))
+    meter = SignalMeter(eps, two_sided=False)
+    meter.add_noise([0.0, sigma * math.sqrt(2)])
+    assert meter.noise == pytest.approx(slope_noise_variance(sigma**2, eps, two_sided=False))
 
 
 @pytest.mark.parametrize(

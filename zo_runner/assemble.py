@@ -149,7 +149,9 @@ def assemble(cfg: DictConfig) -> Parts:
         return sum(part.tokens for part in evaluator.batches([train[i] for i in batch]))
 
     # A rate that follows the curvature reads it in the first step too.
-    step_queries = method.queries_per_step + (cfg.method.get("lr") == AUTO and cfg.calibration.every > 0)
+    adapts = isinstance(method, ZerothOrder) and method.follows_curvature
+    follows = adapts and cfg.method.get("lr") == AUTO and cfg.calibration.every > 0
+    step_queries = method.queries_per_step + follows
     step_tokens = step_queries * tokens(order[0])
     if cfg.budget.queries is not None:
         _require_budget(cfg, "queries", step_queries, lambda i: 1)

@@ -7,8 +7,9 @@ Along a direction u the loss is l(theta + t u) = l0 + g t + h t^2 / 2 + ..., so 
 
 A step of size lr * g along -u changes the expected loss by -lr g^2 + lr^2 g^2 h / 2: the curvature sets the scale of
 the rate, and lr = lr_scale / mean |h| over a few directions and batches. lr_scale has no unit, and one value serves
-every method, scaling and rank. |h| and not h: directions of negative curvature say as much about the scale as the
-others, and their mean can be near 0.
+every method, scaling and rank. Where the update divides the size of the slopes out, lr is a length, and
+lr = lr_scale * sqrt(mean g^2) / mean |h|: the same step at a slope of the usual size. |h| and not h: directions of
+negative curvature say as much about the scale as the others, and their mean can be near 0.
 
 Every query is charged to the budget. Directions and batches are those of streams of their own, so that a calibrated run
 repeats bit for bit, and a run with the same rate given as a number takes the same steps.
@@ -73,8 +74,12 @@ class Probe:
     @property
     def fd_snr_db(self) -> float:
         """FD-SNR of the slopes, in dB."""
-        mean_square = statistics.fmean(slope * slope for slope in self.slopes)
-        return decibel(fd_snr(mean_square, slope_noise_variance(self.sigma2, self.eps)))
+        return decibel(fd_snr(self.mean_square, slope_noise_variance(self.sigma2, self.eps)))
+
+    @property
+    def mean_square(self) -> float:
+        """Mean g^2, in squared loss units per squared unit of the direction."""
+        return statistics.fmean(slope * slope for slope in self.slopes)
 
     @property
     def curvature(self) -> float:
@@ -162,6 +167,7 @@ def calibrate(
     eps: float | None,
     eps_default: float,
     target_db: float,
+    normalized: bool = False,
 ) -> Calibration:
     """Choose what was not given.
 
@@ -169,7 +175,8 @@ def calibrate(
     tenth, seen against the next smaller radius (the smallest one is taken as first order). Where none is both:
     `eps_default`, with a note.
 
-    lr: lr_scale / mean |h|, read at eps, but not below `eps_default`: steps are not smaller than that, and at the kinks
+    lr: lr_scale / mean |h|, times the root mean square slope where `normalized`, both read at eps, but not below
+    `eps_default`: steps are not smaller than that, and at the kinks
     of ReLU h grows without bound as the radius shrinks. Since the noise of h falls with the fourth power of the radius,
     it is read at the first larger radius of the grid at which h stands out of the noise. Where it nowhere does:
     `lr_default`, with a note.
@@ -182,6 +189,7 @@ def calibrate(
         eps: the radius, None to choose it.
         eps_default: the method's documented radius.
         target_db: FD-SNR that a radius must reach.
+        normalized: whether the update divides the size of the slopes out, so that lr is a length.
     """
     found: dict[float, Probe] = {}
     biases: dict[str, float] = {}
@@ -213,6 +221,8 @@ def calibrate(
         larger = (start, *(r for r in EPS_GRID if r > start))
         read = next((p for r in larger if (p := at(r)) and p.curvature_is_measured), None)
         rate = lr_default if read is None else lr_scale / read.curvature
+        if read is not None and normalized:
+            rate *= math.sqrt(read.mean_square)
         if read is None:
             notes.append(f"the curvature drowns in evaluation noise: lr={rate:g} is the method's documented one")
     return Calibration(

@@ -17,7 +17,7 @@ ALLOWED_TARGETS = ("zo_runner.", "torch.optim.")
 # Keys of a method or task node that describe it and are not arguments of its constructor.
 DESCRIPTION = ("name", "version", "trains", "scaling", "lr_scale", "fallback")
 
-# Arguments that only methods over LoRA's pairs of factors take.
+# Arguments that only methods over LoRA's pairs of factors take: atoms, and the damping of AdaPreLoRA.
 OF_PAIRS = ("atoms", "damping")
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")

@@ -26,6 +26,10 @@ class Part(NamedTuple):
 
 
 Direction = Iterable[Part]
+Slots = Sequence[tuple[torch.Tensor, Callable[[], torch.Tensor], dict[str, Any]]]
+
+# A direction of up to this many float32 numbers (1 GiB) is worth its memory: on a CPU drawing takes long.
+KEPT_NUMBERS = 2**28
 
 
 class Redrawn:
@@ -35,12 +39,18 @@ class Redrawn:
         slots: for each tensor its view, the function that draws its component, and its group.
     """
 
-    def __init__(self, slots: Sequence[tuple[torch.Tensor, Callable[[], torch.Tensor], dict[str, Any]]]) -> None:
+    def __init__(self, slots: Slots) -> None:
         self.slots = slots
 
     def __iter__(self) -> Iterator[Part]:
         for view, draw, group in self.slots:
             yield Part(view, draw(), group)
+
+
+def drawn(slots: Slots) -> Direction:
+    """A direction from what `Redrawn` takes; up to KEPT_NUMBERS numbers are drawn once and kept."""
+    direction = Redrawn(slots)
+    return list(direction) if sum(view.numel() for view, _, _ in slots) <= KEPT_NUMBERS else direction
 
 
 def views(direction: Direction) -> list[torch.Tensor]:

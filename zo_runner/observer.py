@@ -51,6 +51,8 @@ class RunObserver:
         row: dict[str, Any] = {"step": report.step, "seed": self.seed, "slopes": report.slopes, "lr": report.lr}
         if report.atom is not None:
             row["atom"] = report.atom
+        if report.curvature is not None:
+            row["curvature"] = report.curvature
         self.directory.append("journal.jsonl", row)
         if not self.bar.disable:
             # Whole seconds, and none beyond the last: the last step may overshoot, and the bar would lose its end.

@@ -16,6 +16,7 @@ from zo_runner.errors import RunWarning, invalid
 from zo_runner.evaluation import Score
 from zo_runner.flops import FlopMeter
 from zo_runner.memory import PeakMemory
+from zo_runner.methods.base import Method, ZerothOrder
 from zo_runner.noise import Noise
 from zo_runner.observer import RunObserver
 from zo_runner.rate import FollowingRate
@@ -109,6 +110,7 @@ def _calibrate(cfg: DictConfig, parts: Parts, ledger: Ledger, observer: RunObser
         eps=None if cfg.method.eps == AUTO else cfg.method.eps,
         eps_default=cfg.method.fallback.eps,
         target_db=cfg.calibration.fd_snr_db,
+        normalized=parts.scout.normalizes != "nothing",
     )
     if not ledger.affords(parts.step_queries, tokens=parts.step_tokens):  # only seconds can end here
         raise invalid("budget.seconds", cfg.budget.seconds, f"> {ledger.spent:.3g}, which calibration took")
@@ -125,7 +127,7 @@ def _trainer(
     cfg: DictConfig, parts: Parts, ledger: Ledger, observer: RunObserver, calibration: dict[str, Any] | None
 ) -> Trainer:
     return Trainer(
-        rate=_rate(cfg, calibration),
+        rate=_rate(cfg, parts.method, calibration),
         method=parts.method,
         evaluator=parts.evaluator,
         train=parts.train,
@@ -139,10 +141,17 @@ def _trainer(
     )
 
 
-def _rate(cfg: DictConfig, calibration: dict[str, Any] | None) -> FollowingRate | None:
-    """What chooses the rate of every step; None where it is given, or where noise hides the curvature at eps."""
+def _rate(cfg: DictConfig, method: Method, calibration: dict[str, Any] | None) -> FollowingRate | None:
+    """What chooses the rate of every step.
+
+    None where it is given, where noise hides the curvature at eps, and for methods that it is not made for.
+    """
     every = cfg.calibration.every
-    if calibration is None or cfg.method.lr != AUTO or not every or calibration["curvature_eps"] != calibration["eps"]:
+    if calibration is None or cfg.method.lr != AUTO or not every:
+        return None
+    if not (isinstance(method, ZerothOrder) and method.follows_curvature):
+        return None
+    if calibration["curvature_eps"] != calibration["eps"]:
         return None
     eps, curvatures = calibration["eps"], calibration["curvatures"]
     return FollowingRate(lr_scale=cfg.method.lr_scale, eps=eps, every=every, curvatures=curvatures)

@@ -1,9 +1,11 @@
-"""Signal, evaluation noise and their ratio for two-sided slopes.
+"""Signal, evaluation noise and their ratio for slopes.
 
 Evaluation model: an observed loss is l(theta) + xi, where the residual noise xi has variance sigma^2.
 
     slope g = (l+ - l-) / (2 eps)           noise variance of g = sigma^2 / (2 eps^2)
     signal  = E g^2                          FD-SNR = max(signal - noise, 0) / noise
+
+A one-sided slope (l+ - l0) / eps has the noise variance 2 sigma^2 / eps^2.
 
 The noise variance of a slope does not depend on the direction, so atoms differ in signal only: one estimate of sigma^2
 serves all of them.
@@ -31,9 +33,9 @@ def loss_noise_variance(losses: Sequence[float]) -> float:
     return math.fsum((x - mean) ** 2 for x in shifted) / (len(shifted) - 1)
 
 
-def slope_noise_variance(sigma2: float, eps: float) -> float:
-    """Noise variance of a two-sided slope with radius eps: sigma^2 / (2 eps^2)."""
-    return sigma2 / (2 * eps * eps)
+def slope_noise_variance(sigma2: float, eps: float, two_sided: bool = True) -> float:
+    """Noise variance of a slope with radius eps: sigma^2 / (2 eps^2), and one-sided 2 sigma^2 / eps^2."""
+    return sigma2 / (2 * eps * eps) if two_sided else 2 * sigma2 / (eps * eps)
 
 
 def fd_snr(mean_square_slope: float, noise: float) -> float:
@@ -83,10 +85,11 @@ class SignalMeter:
         eps: perturbation radius of the slopes.
         window: e-folding length of the signal's window, in steps.
         noise_window: number of noise estimates averaged.
+        two_sided: whether the slopes are.
     """
 
-    def __init__(self, eps: float, window: float = 100.0, noise_window: int = 8) -> None:
-        self.eps = eps
+    def __init__(self, eps: float, window: float = 100.0, noise_window: int = 8, two_sided: bool = True) -> None:
+        self.eps, self.two_sided = eps, two_sided
         self.noise_window = noise_window
         self._square = MeanSquare(window)
         self._sigma2: list[float] = []
@@ -104,7 +107,7 @@ class SignalMeter:
         """Noise variance of a slope, None before it has been measured."""
         if not self._sigma2:
             return None
-        return slope_noise_variance(math.fsum(self._sigma2) / len(self._sigma2), self.eps)
+        return slope_noise_variance(math.fsum(self._sigma2) / len(self._sigma2), self.eps, self.two_sided)
 
     def read(self) -> dict[str, float]:
         """`zo/signal`, and once the noise has been measured `zo/noise`, `zo/fd_snr`, `zo/fd_snr_db`."""

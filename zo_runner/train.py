@@ -178,7 +178,9 @@ class Trainer:
 
     def _run(self, outcome: Outcome) -> None:
         # Slopes and their noise: a method that differentiates the loss measures neither.
-        meter = SignalMeter(self.method.eps) if isinstance(self.method, ZerothOrder) else None
+        meter = None
+        if isinstance(self.method, ZerothOrder):
+            meter = SignalMeter(self.method.eps, two_sided=self.method.two_sided)
         atoms = None
         if meter is not None and self.method.num_atoms is not None:
             atoms, outcome.coverage = AtomMeters(self.method.num_atoms, meter), Coverage(self.method.num_atoms)

@@ -5,6 +5,7 @@ import math
 import pytest
 
 from tests.cli.helpers import SMALL, read_json, read_jsonl, the_run, zo_run
+from tests.conformance.cases import METHODS, ZEROTH_ORDER, Problem, groups_of, method_of
 
 AUTO = (*SMALL, "method.lr=auto", "calibration.probes=4", "noise.repeats=4")
 
@@ -16,16 +17,21 @@ def calibrated(root, *words):
     return read_json(run / "result.json"), read_jsonl(run / "journal.jsonl"), ended
 
 
-@pytest.mark.parametrize("method", ["ar1zo", "lora_zo", "naive_atom", "mezo"])
-def test_calibration_is_charged_and_the_rest_of_the_budget_is_trained(method, tmp_path):
-    result, journal, _ = calibrated(tmp_path, f"method={method}")
-    assert result["queries"]["calibration"] == 3 * 4 + math.ceil(len(journal) / 8)  # probes, then readings on the way
+@pytest.mark.parametrize("name", [name for name in METHODS if name in ZEROTH_ORDER])
+def test_calibration_is_charged_and_the_rest_of_the_budget_is_trained(name, tmp_path):
+    result, journal, _ = calibrated(tmp_path, f"method={name}")
+    method = method_of(METHODS[name], Problem(groups_of(METHODS[name])))
+    readings = math.ceil(len(journal) / 8) if method.follows_curvature else 0
+    assert result["queries"]["calibration"] == 3 * 4 + readings  # probes, then readings on the way
     left = result["budget"]["queries"] - result["queries"]["calibration"] - result["queries"]["train"]
-    assert 0 <= left < 3  # not enough for another step and its reading
-    assert len(journal) == result["queries"]["train"] // 2
+    assert 0 <= left < method.queries_per_step + 1  # not enough for another step and its reading
+    assert len(journal) == result["queries"]["train"] // method.queries_per_step
     found = result["calibration"]
     assert result["lr"] == found["lr"] == journal[0]["lr"]
-    assert found["lr"] == pytest.approx(result["identity"]["method"]["lr_scale"] / found["curvature"])
+    if method.normalizes == "nothing":
+        assert found["lr"] == pytest.approx(result["identity"]["method"]["lr_scale"] / found["curvature"])
+    else:
+        assert {row["lr"] for row in journal} == {found["lr"]}
     assert result["eps"] == found["eps"]
     assert result["seconds"]["calibration"] > 0
 

@@ -1,7 +1,7 @@
 """Methods that are wrong on purpose, to show that the rules can tell."""
 
 from zo_runner.directions import finite, losses_along, move
-from zo_runner.methods import MeZO, StepReport
+from zo_runner.methods import LOZO, LOZOM, MeZO, StepReport, ZOSign
 
 
 class AnotherDrawOnRefresh(MeZO):
@@ -34,3 +34,36 @@ class RestoreBySubtraction(MeZO):
         move(u, slope)
         self._finish(StepReport(self.steps, sum(losses) / 2, (slope,), self.param_groups[0]["lr"]))
         return self.report.loss
+
+
+class _DrawsOnInUpdates:
+    """LOZO as it is published: at every new subspace but the first, the update reads another U from the stream.
+
+    The released code draws V and then U before the queries, and from the same start of the stream only U after them.
+    """
+
+    def left(self, param, step, *key):
+        another = self.updating and step > 0 and step % self.interval == 0
+        return super().left(param, step + 1000 * another, *key)
+
+    updating = False
+
+    def _update(self, u, report):
+        self.updating = True
+        super()._update(self.direction(report.step), report)
+        self.updating = False
+
+
+class LOZOThatDrawsOnInUpdates(_DrawsOnInUpdates, LOZO):
+    """Without momentum."""
+
+
+class LOZOMThatDrawsOnInUpdates(_DrawsOnInUpdates, LOZOM):
+    """With momentum."""
+
+
+class SignsOfAnotherDraw(ZOSign):
+    """Every fifth step takes the signs of another draw."""
+
+    def _update(self, u, report):
+        super()._update(self.direction(report.step + 1000) if report.step % 5 == 4 else u, report)

@@ -20,8 +20,12 @@ METHODS = {
     for file in sorted((Path(__file__).parents[2] / "conf" / "method").glob("*.yaml"))
 }
 
+# The same with subspaces that change within a few steps, and every method of full parameters on an adapter too.
+CASES = {stem: {**node, "interval": 7} if "interval" in node else node for stem, node in METHODS.items()}
+CASES |= {f"{stem}-adapter": {**node, "trains": "adapter"} for stem, node in CASES.items() if node["trains"] == "full"}
+
 ZEROTH_ORDER, FIRST_ORDER = (
-    {stem: node for stem, node in METHODS.items() if build(node).func.needs_grad == first} for first in (False, True)
+    {stem: node for stem, node in CASES.items() if build(node).func.needs_grad == first} for first in (False, True)
 )
 
 RANK = 4
@@ -83,6 +87,11 @@ class Problem:
     def values(self):
         """Copies of the parameters."""
         return [p.clone() for p in self.parameters]
+
+    def set(self, values):
+        """Give the parameters values again."""
+        for p, value in zip(self.parameters, values, strict=True):
+            p.copy_(value)
 
     def flat(self):
         """All parameters in one float64 vector."""

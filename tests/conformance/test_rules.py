@@ -13,15 +13,31 @@ import numpy as np
 import pytest
 import torch
 
-from tests.conformance.broken import AnotherDrawOnRefresh, RestoreBySubtraction
-from tests.conformance.cases import METHODS, RANK, Problem, calls_of, direction_of, groups_of, method_of, same_bits
+from tests.conformance.broken import (
+    AnotherDrawOnRefresh,
+    LOZOMThatDrawsOnInUpdates,
+    LOZOThatDrawsOnInUpdates,
+    RestoreBySubtraction,
+    SignsOfAnotherDraw,
+)
+from tests.conformance.cases import (
+    CASES,
+    RANK,
+    ZEROTH_ORDER,
+    Problem,
+    calls_of,
+    direction_of,
+    groups_of,
+    method_of,
+    same_bits,
+)
 from tests.conformance.rules import assert_probe_leaves_every_bit, assert_updates_along_what_was_perturbed
 from zo_runner.errors import Diverged
 
 # Longer than any cycle of atoms here, and than the period at which low-rank methods refresh.
 MANY_STEPS = 60
 
-every_method = pytest.mark.parametrize("node", METHODS.values(), ids=METHODS.keys())
+every_method = pytest.mark.parametrize("node", CASES.values(), ids=CASES.keys())
 
 
 def run(method, problem, steps):
@@ -43,6 +59,15 @@ def fails_at(query, problem, failure):
     return closure
 
 
+def states_of(method):
+    """The state of every parameter, in order."""
+    return [method.state.get(param, {}) for group in method.param_groups for param in group["params"]]
+
+
+def same_state(left, right):
+    return left.keys() == right.keys() and all(torch.equal(left[name], right[name]) for name in left)
+
+
 def raise_(error):
     raise error
 
@@ -59,7 +84,7 @@ def same_states(left, right):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_updates_along_the_direction_it_perturbed_on_every_step(node, dtype):
     problem = Problem(groups_of(node, dtype=dtype))
-    method = method_of(node, problem, lr=1e-3, eps=1e-2)
+    method = method_of(node, problem, lr=1e-2, eps=1e-2)
     assert_updates_along_what_was_perturbed(method, problem, MANY_STEPS)
 
 
@@ -69,6 +94,23 @@ def test_an_update_along_another_draw_is_caught():
         assert_updates_along_what_was_perturbed(
             AnotherDrawOnRefresh(problem.groups, lr=1e-3, eps=1e-2), problem, MANY_STEPS
         )
+
+
+@pytest.mark.parametrize("trains", ["full", "adapter"])
+@pytest.mark.parametrize("broken", [LOZOThatDrawsOnInUpdates, LOZOMThatDrawsOnInUpdates])
+def test_a_lozo_whose_refresh_steps_update_along_another_draw_is_caught(broken, trains):
+    """Of the seven steps of a subspace only the first is wrong, and it is the one that is named."""
+    problem = Problem(groups_of({"trains": trains, "scaling": "canonical"}))
+    method = broken(problem.groups, lr=1e-2, eps=1e-2, interval=7)
+    with pytest.raises(AssertionError, match=r"step 7: the update has cosine -?0\.[0-4]"):
+        assert_updates_along_what_was_perturbed(method, problem, MANY_STEPS)
+
+
+def test_signs_of_another_draw_are_caught():
+    problem = Problem(groups_of({"trains": "full"}))
+    method = SignsOfAnotherDraw(problem.groups, lr=1e-2, eps=1e-2)
+    with pytest.raises(AssertionError, match=r"step 4: 0\.[3-6]\d of the coordinates go down"):
+        assert_updates_along_what_was_perturbed(method, problem, MANY_STEPS)
 
 
 def test_a_probe_leaves_every_bit(node, problem):
@@ -202,14 +244,28 @@ def test_directions_of_different_steps_differ(node, problem):
     assert torch.equal(direction_of(method, 3), directions[3])
 
 
-def test_the_reported_loss_is_the_mean_of_the_two_queried(node, problem):
+def test_the_report_follows_from_the_losses_that_were_queried(node, problem):
+    """Two-sided: their mean, one slope. Else the loss at theta, and a slope for every other query."""
     method = method_of(node, problem)
     for step in range(RANK + 1):
-        losses = []
-        returned = method.step(lambda losses=losses: losses.append(problem.loss()) or losses[-1])
-        plus, minus = map(float, losses)
-        assert returned == method.report.loss == (plus + minus) / 2
-        assert method.report.slopes == ((plus - minus) / (2 * method.eps),)
+        before, losses = problem.flat(), []
+
+        def closure(before=before, losses=losses):
+            losses.append((torch.equal(problem.flat(), before), float(problem.loss())))
+            return problem.loss()
+
+        returned = method.step(closure)
+        at_theta = [loss for unmoved, loss in losses if unmoved]
+        moved = [loss for unmoved, loss in losses if not unmoved]
+        if method.two_sided:
+            plus, minus = moved
+            assert returned == method.report.loss == (plus + minus) / 2
+            assert method.report.slopes == ((plus - minus) / (2 * method.eps),)
+            curvature = [(plus + minus - 2 * middle) / method.eps**2 for middle in at_theta]
+            assert curvature == [c for c in (method.report.curvature,) if c is not None]
+        else:
+            assert [returned] == [method.report.loss] == at_theta
+            assert method.report.slopes == tuple((loss - at_theta[0]) / method.eps for loss in moved)
         assert (method.report.step, method.report.lr) == (step, 0.05)
 
 
@@ -219,14 +275,26 @@ def test_a_step_can_be_taken_again_from_its_report_alone(node, problem):
     replayer = method_of(node, replayed, seed=3)
     for _ in range(2 * RANK + 1):
         method.step(problem.loss)
-        report = method.report
-        (slope,) = report.slopes
-        for view, component, _ in replayer.direction(report.step):
-            view.sub_(component, alpha=report.lr * slope)
+        replayer.replay(method.report)
         assert same_bits(replayed.parameters, problem.parameters)
+        assert replayer.steps == method.steps
+        assert all(map(same_state, states_of(replayer), states_of(method)))
 
 
-@pytest.mark.parametrize("node", [n for n in METHODS.values() if n["trains"] == "adapter"], ids=lambda n: n["name"])
+@pytest.mark.parametrize("node", [node for node in ZEROTH_ORDER.values() if "atoms" not in node], ids=str)
+def test_state_is_float32_under_bfloat16_parameters_also_when_it_was_loaded(node):
+    problem = Problem(groups_of(node, dtype=torch.bfloat16))
+    method = method_of(node, problem)
+    run(method, problem, 2)
+    resumed = _resumed(node, method, copy.deepcopy(problem))
+    for state, loaded in zip(states_of(method), states_of(resumed), strict=True):
+        assert all(value.dtype == torch.float32 for value in state.values())
+        assert same_state(state, loaded)
+
+
+@pytest.mark.parametrize(
+    "node", [n for n in ZEROTH_ORDER.values() if n["trains"] == "adapter"], ids=lambda n: n["name"]
+)
 def test_every_group_moves_with_its_own_lr(node):
     moves = []
     for lr in (0.05, 0.1, 0.0):

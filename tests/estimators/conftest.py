@@ -5,9 +5,11 @@ from typing import NamedTuple
 
 import pytest
 import torch
+from hydra.utils import get_class
 from omegaconf import OmegaConf
 from transformers import OPTConfig, OPTForCausalLM, PreTrainedModel, Qwen3Config, Qwen3ForCausalLM
 
+from tests.conformance.cases import METHODS, ZEROTH_ORDER
 from zo_runner.assets import ASSETS, asset_path
 from zo_runner.config import build
 from zo_runner.encoding import Encoded, Encoder
@@ -15,6 +17,24 @@ from zo_runner.evaluation import Evaluator
 from zo_runner.models import load_base
 from zo_runner.seeds import fold_in, generator
 from zo_runner.tasks.base import Scoring
+
+
+def _estimator(node):
+    """What decides the slope: several methods share one estimate of the gradient and differ in what they make of it."""
+    method = get_class(node["_target_"])
+    return method.direction, method._query, node.get("atoms"), node["trains"], node["scaling"]
+
+
+ESTIMATORS = list(
+    {_estimator(node): node for node in reversed([METHODS[name] for name in METHODS if name in ZEROTH_ORDER])}.values()
+)
+
+
+@pytest.fixture(params=ESTIMATORS, ids=lambda node: node["name"])
+def node(request):
+    """One method for every estimate of the gradient."""
+    return request.param
+
 
 CONF = Path(__file__).parents[2] / "conf"
 LENGTHS = (3, 4, 5, 6, 3, 4, 5, 6)

@@ -3,18 +3,25 @@
 A method is a `torch.optim.Optimizer` whose `step(closure)` spends `queries_per_step` queries. The closure returns the
 loss of the current batch at the current parameters as a 0-d tensor. A zeroth-order method calls it without gradients,
 once per query. A first-order method (`first_order`) calls it once and differentiates what it returns.
+
+A zeroth-order step is three parts, each of which a method may replace: the direction u, the queries along it, and the
+update. The update follows from what was measured and from the method's state alone, so that a step can be replayed from
+its report.
 """
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from functools import partial
+from typing import Any, ClassVar, Literal
 
 import torch
 
-from zo_runner.directions import Closure, Direction, losses_along, move
+from zo_runner.directions import Closure, Direction, drawn, losses_along, move
+from zo_runner.seeds import normal
 
 Params = Iterable[torch.Tensor] | Iterable[dict[str, Any]]
+Key = tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -27,6 +34,7 @@ class StepReport:
         slopes: directional derivatives measured, in loss units per unit of the direction; none of a first-order method.
         lr: learning rate of the first parameter group.
         atom: index of the queried atom, None for methods that query all at once.
+        curvature: (l+ - 2 l0 + l-) / eps^2 along the direction, None for methods that do not measure it.
     """
 
     step: int
@@ -34,6 +42,7 @@ class StepReport:
     slopes: tuple[float, ...]
     lr: float
     atom: int | None = None
+    curvature: float | None = None
 
 
 class Method(torch.optim.Optimizer):
@@ -46,7 +55,7 @@ class Method(torch.optim.Optimizer):
         settings: what else the groups keep, so that `state_dict` carries it.
 
     Attributes:
-        queries_per_step: what a step is charged.
+        queries_per_step: what a step is charged, always the same.
         needs_grad: whether the closure's loss must come with its graph.
         report: of the latest step, None before the first.
         weights: the frozen weight of each group, None where it has none.
@@ -55,7 +64,7 @@ class Method(torch.optim.Optimizer):
         ValueError: an argument out of range.
     """
 
-    queries_per_step: ClassVar[int]
+    queries_per_step: int
     needs_grad: ClassVar[bool] = False
 
     def __init__(self, params: Params, *, lr: float, **settings: Any) -> None:
@@ -84,6 +93,14 @@ class Method(torch.optim.Optimizer):
         """Take one step and return its estimate of the loss. Where the loss is not finite, it raises `Diverged`."""
         raise NotImplementedError
 
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Load what `state_dict` gave. Unlike torch's own, it leaves the precision of the state as it was saved."""
+        super().load_state_dict(state_dict)
+        params = [param for group in self.param_groups for param in group["params"]]
+        for i, saved in state_dict["state"].items():
+            for name, value in saved.items():
+                self.state[params[i]][name] = value.to(params[i].device, copy=True)
+
     def _finish(self, report: StepReport) -> None:
         self.report = report
         for group in self.param_groups:
@@ -95,7 +112,15 @@ class ZerothOrder(Method):
 
         theta <- theta - lr * slope * u,   slope = (l(theta + eps u) - l(theta - eps u)) / (2 eps)
 
-    A subclass says what u is, in `direction(step)`, which must be a function of (seed, step) alone.
+    A subclass says what u is, in `direction(step)`: a function of the seed, the step and the method's state. The update
+    goes along the direction that was perturbed. State beyond the counters lies in `self.state`, by parameter, so that
+    `state_dict` carries it; it changes in `_update` alone, after all queries.
+
+    Attributes:
+        two_sided: whether the slopes are (l+ - l-) / (2 eps) and the reported loss is (l+ + l-) / 2; else the slopes
+            are (l+ - l0) / eps and the reported loss is l0.
+        normalizes: what the update divides out. nothing: lr is in parameter units per unit slope. slope, the size of
+            the slopes, or coordinates, the size of every coordinate on its own: lr is a length, in parameter units.
 
     Args:
         params: as in `Method`; the random numbers are keyed by the names in the groups, else by position.
@@ -107,7 +132,9 @@ class ZerothOrder(Method):
         ValueError: an argument out of range.
     """
 
-    queries_per_step: ClassVar[int] = 2
+    queries_per_step: int = 2
+    two_sided: ClassVar[bool] = True
+    normalizes: ClassVar[Literal["nothing", "slope", "coordinates"]] = "nothing"
 
     def __init__(self, params: Params, *, lr: float, eps: float, seed: int = 0) -> None:
         require("eps", eps, above=0.0)
@@ -126,30 +153,83 @@ class ZerothOrder(Method):
         """Seed of the direction stream."""
         return int(self.param_groups[0]["seed"])
 
+    @property
+    def follows_curvature(self) -> bool:
+        """Whether `rate.FollowingRate` may choose lr: it reads (l+ + l-) / 2, and presumes a step of lr * slope."""
+        return self.two_sided and self.normalizes == "nothing"
+
     def direction(self, step: int) -> Direction:
-        """The direction u of `step`; the same numbers whenever it is asked for."""
+        """The direction u of `step` in the method's present state; the same numbers whenever it is asked for."""
         raise NotImplementedError
 
     def atom(self, step: int) -> int | None:
         """The atom that `step` queries in the first module, or None."""
         return None
 
+    def tensors(self) -> Iterator[tuple[Key, torch.Tensor, dict[str, Any]]]:
+        """Every parameter, with the key of its random numbers and its group.
+
+        The key is the tensor's name; for the LoRA pair of a module the module's name and A or B; else its position.
+        """
+        for i, group in enumerate(self.param_groups):
+            names, pair = group.get("names"), "name" in group and len(group["params"]) == 2
+            for j, param in enumerate(group["params"]):
+                key = (names[j],) if names else (group["name"], "AB"[j]) if pair else (f"{i}.{j}",)
+                yield key, param, group
+
+    def over_tensors(self, component: Callable[[Key, torch.Tensor], torch.Tensor]) -> Direction:
+        """The direction that has `component(key, parameter)` in every parameter."""
+        return drawn([(param, partial(component, key, param), group) for key, param, group in self.tensors()])
+
+    def normal(self, like: torch.Tensor, shape: tuple[int, ...], step: int, *key: str | int) -> torch.Tensor:
+        """Standard normal numbers on the device of a parameter, in its working precision.
+
+        Args:
+            like: the parameter.
+            shape: of the numbers.
+            step: that they belong to, or the index of the subspace.
+            key: of the parameter, and what else they are for.
+        """
+        z = normal(shape, self.seed, "direction", step, *key, device=like.device)
+        return z.to(working_dtype(like))
+
     @torch.no_grad()
     def step(self, closure: Closure | Callable[[], float]) -> float:  # type: ignore[override]  # a closure is required
-        """Take one step and return the loss estimate (l+ + l-) / 2.
+        """Take one step and return the loss estimate of its report.
 
         Raises:
-            Diverged: a queried loss is not finite; the parameters are as before the step.
+            Diverged: a queried loss is not finite; the parameters and the state are as before the step.
         """
-        step, eps = self.steps, self.eps
-        u = self.direction(step)
-        loss_plus, loss_minus = losses_along(closure, u, (eps, -eps))  # type: ignore[arg-type]  # floats serve as well
-        slope = (loss_plus - loss_minus) / (2 * eps)
-        move(u, slope)
-        self._finish(
-            StepReport(step, (loss_plus + loss_minus) / 2, (slope,), self.param_groups[0]["lr"], self.atom(step))
-        )
-        return self.report.loss if self.report else math.nan
+        u = self.direction(self.steps)
+        report = self._query(closure, u)  # type: ignore[arg-type]  # floats serve as well
+        self._update(u, report)
+        self._finish(report)
+        return report.loss
+
+    @torch.no_grad()
+    def replay(self, report: StepReport) -> None:
+        """Take the next step again from its report, without a query, at the learning rates of the groups."""
+        self._update(self.direction(report.step), report)
+        self._finish(report)
+
+    def _query(self, closure: Closure, u: Direction) -> StepReport:
+        """Make the step's queries. They leave every bit of the parameters."""
+        plus, minus = losses_along(closure, u, (self.eps, -self.eps))
+        return self._two_sided_report(plus, minus)
+
+    def _two_sided_report(self, plus: float, minus: float, curvature: float | None = None) -> StepReport:
+        slope = (plus - minus) / (2 * self.eps)
+        lr, atom = self.param_groups[0]["lr"], self.atom(self.steps)
+        return StepReport(self.steps, (plus + minus) / 2, (slope,), lr, atom, curvature)
+
+    def _update(self, u: Direction, report: StepReport) -> None:
+        """Move the parameters, and the state with them."""
+        move(u, report.slopes[0])
+
+
+def working_dtype(param: torch.Tensor) -> torch.dtype:
+    """The precision of what is computed and kept for a parameter: its own, but float32 at least."""
+    return torch.promote_types(param.dtype, torch.float32)
 
 
 def require(
@@ -166,3 +246,13 @@ def require(
     low = (at_least is None or value >= at_least) and (above is None or value > above) if number else False
     if not (low and (below is None or value < below)):
         raise ValueError(f"Invalid {name}: {value!r}. Must be a finite number {text}.")
+
+
+def require_count(name: str, value: int, at_least: int = 1) -> None:
+    """Check an argument that counts.
+
+    Raises:
+        ValueError: it is no integer, or too small.
+    """
+    if not isinstance(value, int) or isinstance(value, bool) or value < at_least:
+        raise ValueError(f"Invalid {name}: {value!r}. Must be an integer >= {at_least}.")

@@ -27,7 +27,7 @@ class FirstOrder(Method):
         settings: as in `Method`.
     """
 
-    queries_per_step: ClassVar[int] = QUERIES_PER_GRADIENT
+    queries_per_step: int = QUERIES_PER_GRADIENT
     needs_grad: ClassVar[bool] = True
 
     @property

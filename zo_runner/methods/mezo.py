@@ -14,14 +14,10 @@ finite stops the run; no weight decay (the paper's OPT runs use none).
 Source: Malladi et al. 2023, arXiv:2305.17333, Algorithm 1.
 """
 
-from functools import partial
+import torch
 
-from zo_runner.directions import Direction, Redrawn
-from zo_runner.methods.base import ZerothOrder
-from zo_runner.seeds import normal
-
-# A direction of up to this many float32 numbers (1 GiB) is worth its memory: on a CPU drawing takes long.
-KEPT_NUMBERS = 2**28
+from zo_runner.directions import Direction
+from zo_runner.methods.base import Key, ZerothOrder
 
 
 class MeZO(ZerothOrder):
@@ -29,11 +25,8 @@ class MeZO(ZerothOrder):
 
     def direction(self, step: int) -> Direction:
         """z over every parameter."""
-        slots = []
-        for i, group in enumerate(self.param_groups):
-            names = group.get("names") or [f"{i}.{j}" for j in range(len(group["params"]))]
-            for name, param in zip(names, group["params"], strict=True):
-                draw = partial(normal, param.shape, self.seed, "direction", step, name, device=param.device)
-                slots.append((param, draw, group))
-        direction = Redrawn(slots)
-        return list(direction) if sum(view.numel() for view, _, _ in slots) <= KEPT_NUMBERS else direction
+
+        def z(key: Key, param: torch.Tensor) -> torch.Tensor:
+            return self.normal(param, tuple(param.shape), step, *key)
+
+        return self.over_tensors(z)

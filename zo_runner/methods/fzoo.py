@@ -1,0 +1,74 @@
+"""FZOO: N one-sided queries along random signs, and a step divided by the standard deviation of their losses.
+
+    theta <- theta - lr * sum_i (l_i - l0) / (N sigma) u_i,   l_i = l(theta + eps u_i),   l0 = l(theta)
+    sigma^2 = sum_i (l_i - mean l)^2 / (N - 1),   u_i: independent, +1 or -1 with equal probability, i = 1..N
+
+symbol   argument      unit
+N        num_signs     directions, each with a query of its own; none
+epsilon  eps           parameter units
+eta      lr            parameter units: the step does not depend on the size of the slopes
+
+Where sigma is 0 the losses say nothing, and the step is 0.
+
+Per step: N + 1 queries. Memory: a copy of the parameters, and one direction at a time.
+Differs from the reference code: the directions are evaluated one after the other, not in one batched pass, which
+changes seconds and not numbers; parameters are restored from a copy; the reported loss is l0.
+Source: Dang et al. 2025, arXiv:2506.09034 (abstract, and the authors' code; the full text was not available to us). Our
+readings, which the code bears out: the step has no 1/epsilon, which sigma, proportional to epsilon, would cancel; sigma
+is over the N perturbed losses, without l0. That sigma^2 divides by N - 1 is ours.
+"""
+
+import statistics
+from typing import ClassVar, Literal
+
+import torch
+
+from zo_runner.directions import Closure, Direction, finite, losses_along, move
+from zo_runner.methods.base import Key, Params, StepReport, ZerothOrder, require_count
+
+
+class FZOO(ZerothOrder):
+    """FZOO over the given parameters. See the module's docstring.
+
+    Args:
+        params: as in `ZerothOrder`.
+        lr: length of the step per coordinate, in parameter units; finite, >= 0.
+        eps: as in `ZerothOrder`.
+        seed: as in `ZerothOrder`.
+        num_signs: N; >= 2.
+
+    Raises:
+        ValueError: an argument out of range.
+    """
+
+    two_sided: ClassVar[bool] = False
+    normalizes: ClassVar[Literal["nothing", "slope", "coordinates"]] = "slope"
+
+    def __init__(self, params: Params, *, lr: float, eps: float, seed: int = 0, num_signs: int = 8) -> None:
+        require_count("num_signs", num_signs, at_least=2)
+        super().__init__(params, lr=lr, eps=eps, seed=seed)
+        self.num_signs = num_signs
+        self.queries_per_step = num_signs + 1
+
+    def direction(self, step: int, i: int = 0) -> Direction:
+        """u_i, one of the `num_signs` directions of a step."""
+
+        def component(key: Key, param: torch.Tensor) -> torch.Tensor:
+            z = self.normal(param, tuple(param.shape), step, i, *key)
+            return torch.where(z < 0, -1.0, 1.0).to(z.dtype)
+
+        return self.over_tensors(component)
+
+    def _query(self, closure: Closure, u: Direction) -> StepReport:
+        middle, losses = finite(closure()), []
+        for i in range(self.num_signs):
+            losses += losses_along(closure, self.direction(self.steps, i) if i else u, (self.eps,))
+        slopes = tuple((loss - middle) / self.eps for loss in losses)
+        return StepReport(self.steps, middle, slopes, self.param_groups[0]["lr"])
+
+    def _update(self, u: Direction, report: StepReport) -> None:
+        sigma = statistics.stdev(report.slopes)  # of the losses, divided by eps as the slopes are
+        if sigma == 0:
+            return
+        for i, slope in enumerate(report.slopes):
+            move(self.direction(report.step, i) if i else u, slope / (self.num_signs * sigma))
