@@ -6,8 +6,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.cli.helpers import read_json, the_run, zo_run
 from zo_runner import memory
-from zo_runner.memory import CUDA, RESIDENT, RESIDENT_EVER, PeakMemory
+from zo_runner.memory import CUDA, RESIDENT, RESIDENT_EVER, PeakMemory, StepMemory, TensorMemory
+from zo_runner.models import load_base
 
 CPU = torch.device("cpu")
 MIB = 2**20
@@ -95,3 +97,67 @@ def test_on_a_gpu_the_peak_of_an_earlier_run_does_not_leak_into_a_later_one():
     del held
     assert first.read(device) >= 64 * MIB
     assert PeakMemory().read(device) < 64 * MIB
+
+
+def test_every_tensor_counts_from_its_making_to_its_end_and_views_do_not():
+    memory, before = TensorMemory(), torch.ones(1000)
+    with memory:
+        made = torch.zeros(1000)
+        view = made[::2]
+        made.add_(1)
+        before.mul_(2)
+        gone = made + before
+        del gone
+    assert (memory.live, memory.peak) == (4000, 8000)
+    del made
+    assert memory.live == 4000
+    del view
+    assert memory.live == 0
+
+
+def test_a_graph_keeps_what_its_backward_needs():
+    memory, x, w = TensorMemory(), torch.ones(10, 10, requires_grad=True), torch.ones(10, 10)
+    with memory:
+        loss = (x @ w).exp().sum()  # exp keeps its result, the product keeps w and x, which were there
+    assert memory.live == 400 + 4
+    with memory:
+        loss.backward()
+    assert memory.live == 400 + 4  # the gradient now, and the loss
+    with memory, torch.no_grad():
+        assert (x @ w).exp().sum() > 0
+    assert memory.live == 400 + 4
+
+
+def test_a_step_counts_with_the_state_that_it_found_and_a_forward_without():
+    memory, kept = StepMemory(), []
+    with memory.of_step():
+        kept.append(torch.zeros(100))  # state
+    with memory.of_inference():
+        torch.zeros(50)
+    with memory.of_step():
+        kept.append(torch.zeros(10))
+        torch.zeros(20)
+    model = torch.nn.Linear(5, 5)
+    model.tied = model.weight
+    assert memory.facts(model) == {"model": 120, "inference": 200, "step": 400 + 40 + 80}
+
+
+@pytest.mark.parametrize("model", ["pocket_opt", "pocket_qwen3"])
+@pytest.mark.parametrize("method", ["ar1zo", "naive_atom", "lora_zo"])
+def test_two_queries_of_an_adapter_take_what_inference_does_and_two_copies_of_what_is_moved(model, method, tmp_path):
+    words = ("budget=smoke", "rank=16", "tracker=none", "task.num_dev=8", "task.num_test=8")
+    ended = zo_run(f"model={model}", f"method={method}", *words, f"runtime.root={tmp_path}")
+    assert ended.code == 0, ended.err
+    result = read_json(the_run(tmp_path) / "result.json")
+    base, memory = model_bytes(model), result["memory_bytes"]
+    moved = memory["model"] - base
+    assert moved > 0.01 * base
+    if method != "lora_zo":
+        moved /= 16
+        assert memory["step"] - memory["inference"] < 0.02 * (memory["model"] + memory["inference"])
+    # The perturbed numbers, their copy, and what is drawn.
+    assert 0 <= memory["step"] - memory["inference"] < 2.1 * moved + 1000
+
+
+def model_bytes(name):
+    return sum(p.numel() * 4 for p in load_base(name, embedded=True, device=CPU, dtype="float32").model.parameters())

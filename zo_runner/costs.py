@@ -27,6 +27,9 @@ _COLUMNS: dict[str, tuple[tuple[str, ...], str, float, str]] = {
     "seconds_eval": (("seconds", "eval"), "s evaluation", 1, ".1f"),
     "seconds_per_step": (("seconds", "step_median"), "s/step", 1, ".4f"),
     "peak_memory_bytes": (("peak_memory_bytes",), "peak MiB", 2**-20, ".0f"),
+    "model_bytes": (("memory_bytes", "model"), "model MiB", 2**-20, ".2f"),
+    "inference_bytes": (("memory_bytes", "inference"), "forward MiB", 2**-20, ".2f"),
+    "step_bytes": (("memory_bytes", "step"), "step MiB", 2**-20, ".2f"),
 }
 
 
@@ -35,6 +38,8 @@ def numbers(rows: Sequence[Row], protocol: Protocol | None = None, unmatched: Co
     frame = leading(rows, protocol or Protocol(), unmatched)
     for name, (path, *_) in _COLUMNS.items():
         frame[name] = [mean_sd([amount(result, *path) for result in row.done])[0] for row in rows]
+    extra = frame["step_bytes"] - frame["inference_bytes"]
+    frame["over_inference"] = extra / (frame["model_bytes"] + frame["inference_bytes"])
     return frame
 
 
@@ -43,6 +48,7 @@ def texts(frame: pd.DataFrame) -> pd.DataFrame:
     shown = leading_texts(frame)
     for name, (_, title, factor, form) in _COLUMNS.items():
         shown[title] = [number(value * factor, form) for value in frame[name]]
+    shown["over inference %"] = [number(value * 100, ".2f") for value in frame["over_inference"]]
     return pd.DataFrame(shown)
 
 
@@ -52,5 +58,7 @@ def caption(rows: Sequence[Row]) -> str:
     return (
         "Means over the n seeds. Examples, tokens and FLOPs (estimated) are those of charged queries, which are those "
         "of training and calibration; noise and evaluation are not charged. s/step is the median of a run. "
-        f"Peak memory: {'; '.join(sorted(map(str, told))) or 'not said what of'}."
+        f"Peak memory: {'; '.join(sorted(map(str, told))) or 'not said what of'}. Bytes of tensors: the model with its "
+        "adapter; what a forward of the second step's batch adds; what that step adds, state included; and by how much "
+        "of model and forward the step is over them."
     )

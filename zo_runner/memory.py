@@ -1,4 +1,4 @@
-"""Peak memory of a run, and what is meant by it.
+"""Peak memory of a run, and what is meant by it; memory of a step, tensor by tensor.
 
 On a CUDA device it is the most bytes that torch's allocator had handed out to tensors: weights, activations and copies
 of perturbed parameters, without the context of CUDA and without what the allocator holds in reserve. Elsewhere it is
@@ -8,16 +8,24 @@ between runs of one machine say something of a model.
 Several runs may share a process. Each begins by freeing what an earlier one left behind, to the allocator and to the
 system, and by resetting the high-water mark. Where the system has no such reset (macOS, or a kernel that forbids it),
 the mark is the highest since the process began, and the reading says so.
+
+What a method needs beyond the model drowns in that. `StepMemory` counts the bytes of every tensor from its making to
+its end, the same on every device: what allocators round up, hold in reserve or use within one operation is not in it.
 """
 
 import ctypes
 import gc
 import resource
 import sys
+import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 CUDA = "tensors in CUDA's allocator"
 RESIDENT = "resident set of the process"
@@ -72,3 +80,75 @@ def _return_free_memory() -> None:
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:
         trim(0)
+
+
+class TensorMemory(TorchDispatchMode):
+    """Counts the bytes of the tensors that are made while it is entered, until they are gone. It may be entered again.
+
+    Attributes:
+        live: bytes of those that exist now.
+        peak: the most that existed at once while it was entered; may be set.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.live = self.peak = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Run one operation and count what it made; views and what is written in place make nothing."""
+        out = func(*args, **(kwargs or {}))
+        known = {id(tensor.untyped_storage()) for tensor in tree_leaves((args, kwargs)) if _has_storage(tensor)}
+        for tensor in tree_leaves(out):
+            if _has_storage(tensor) and id(storage := tensor.untyped_storage()) not in known:
+                known.add(id(storage))
+                self.live += storage.nbytes()
+                weakref.finalize(storage, self._gone, storage.nbytes())
+        self.peak = max(self.peak, self.live)
+        return out
+
+    def _gone(self, size: int) -> None:
+        self.live -= size
+
+
+class StepMemory:
+    """What a method's second step takes, when all of its state is there.
+
+    Attributes:
+        inference: bytes that a bare forward of the step's batch takes beyond the model; None before it was measured.
+        step: bytes that the step takes beyond the model, with the state that it finds and keeps; None likewise.
+    """
+
+    def __init__(self) -> None:
+        self._tensors = TensorMemory()
+        self.inference: int | None = None
+        self.step: int | None = None
+
+    def facts(self, model: torch.nn.Module) -> dict[str, int | None]:
+        """As they enter result.json, beside the bytes of the model itself, adapters included."""
+        tensors = [*model.parameters(), *model.buffers()]
+        held = {id(t.untyped_storage()): t.untyped_storage().nbytes() for t in tensors}
+        return {"model": sum(held.values()), "inference": self.inference, "step": self.step}
+
+    @contextmanager
+    def of_inference(self) -> Iterator[None]:
+        """Measure a forward, which is the block."""
+        with self._from_here() as before:
+            yield
+        self.inference = self._tensors.peak - before
+
+    @contextmanager
+    def of_step(self) -> Iterator[None]:
+        """Measure a step, which is the block. What earlier blocks made and is still there counts."""
+        with self._from_here():
+            yield
+        self.step = self._tensors.peak
+
+    @contextmanager
+    def _from_here(self) -> Iterator[int]:
+        self._tensors.peak = before = self._tensors.live
+        with self._tensors:
+            yield before
+
+
+def _has_storage(value: Any) -> bool:
+    return isinstance(value, torch.Tensor) and value.layout == torch.strided

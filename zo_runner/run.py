@@ -66,6 +66,7 @@ def execute(cfg: DictConfig, known: dict[str, Any], directory: RunDirectory) -> 
         raise
     finally:
         result |= _tail(ledger, outcome, time.perf_counter() - started) | memory.facts(parts.base.device)
+        result |= {"memory_bytes": outcome.memory.facts(parts.model)}
         observer.close({"status": result["status"], **_flat(result["metrics"])})
         directory.finish(result)
     return result

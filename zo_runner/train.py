@@ -4,6 +4,7 @@ import math
 import statistics
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Literal, Protocol
@@ -16,6 +17,7 @@ from zo_runner.directions import Closure, finite
 from zo_runner.encoding import Encoded
 from zo_runner.errors import Diverged
 from zo_runner.evaluation import Evaluator, Score
+from zo_runner.memory import StepMemory
 from zo_runner.methods.base import Method, StepReport, ZerothOrder
 from zo_runner.noise import Noise
 from zo_runner.rate import FollowingRate
@@ -74,6 +76,7 @@ class Outcome:
         coverage: of the atoms, None for methods that query all at once.
         train_loss: mean over the last logging interval.
         step_seconds: wall clock of every step.
+        memory: of the second step.
     """
 
     zero_shot: Checkpoint | None = None
@@ -85,6 +88,7 @@ class Outcome:
     coverage: Coverage | None = None
     train_loss: float = math.nan
     step_seconds: list[float] = field(default_factory=list)
+    memory: StepMemory = field(default_factory=StepMemory)
 
     @property
     def step_median(self) -> float:
@@ -193,7 +197,8 @@ class Trainer:
             if meter is not None and self.noise.due(step):
                 where = (self.evaluator, self.ledger, coming.examples, step)
                 meter.add_noise(self.noise.re_evaluations(*where, "measure", step))
-            report = self._step(coming, outcome)
+            with self._watched(coming, outcome.memory):
+                report = self._step(coming, outcome)
             losses.append(report.loss)
             if meter is not None:
                 for slope in report.slopes:
@@ -224,6 +229,13 @@ class Trainer:
         if not self.ledger.affords(queries, tokens=queries * tokens):
             return None
         return Coming(examples, batches, tokens, time.perf_counter() - start)
+
+    def _watched(self, coming: Coming, memory: StepMemory) -> AbstractContextManager[None]:
+        """Measure what the second step takes, and before it a forward of its batch, whose loss nobody sees."""
+        if self.method.steps == 1:
+            with self.ledger.clock("eval"), torch.no_grad(), memory.of_inference():
+                self.evaluator.loss(*coming.batches)
+        return memory.of_step() if self.method.steps <= 1 else nullcontext()
 
     @property
     def _reads_curvature(self) -> bool:

@@ -206,3 +206,34 @@ def test_a_second_method_on_the_same_groups_obeys_its_own_arguments(node):
     second = constructor(problem.groups, lr=0.25)
     assert (second.param_groups[0]["lr"], second.steps) == (0.25, 0)
     assert not second.state
+
+
+def half_precision(node, size):
+    """A float16 problem whose loss is `size` times that of its float32 twin. Losses, as ours, are of float32."""
+    half, exact = (Problem(groups_of(node)) for _ in range(2))
+    for weight in half.weights.values():
+        weight.data = weight.data.half()
+    for group in half.groups:
+        group["weight"] = half.weights[group["name"]]
+    for twin, weight in zip(exact.weights.values(), half.weights.values(), strict=True):
+        twin.copy_(weight)
+    # What flows back is a float16 number on its way, as in a model.
+    return half, exact, lambda: half.loss().float().half().float() * size
+
+
+@pytest.mark.parametrize(("size", "scale"), [(1e-8, 2.0**16), (0.5, 2.0**16), (300.0, 2.0**6), (60_000.0, 1.0)])
+def test_under_a_float16_base_no_gradient_vanishes_and_none_overflows(node, size, scale):
+    half, exact, loss = half_precision(node, size)
+    found = []
+    for problem, closure in ((half, loss), (exact, lambda: exact.loss() * size)):
+        method = method_of(node, problem, lr=0.0)
+        method.update = lambda step, m=method: found.append([p.grad.clone() for p in m.parameters])
+        method.step(closure)
+        if problem is half:
+            assert method.loss_scale == scale
+            assert all(group["loss_scale"] == method.loss_scale for group in method.state_dict()["param_groups"])
+        else:
+            assert method.loss_scale == 1
+    for ours, theirs in zip(*found, strict=True):
+        assert theirs.any()
+        torch.testing.assert_close(ours, theirs, rtol=1e-2, atol=0)

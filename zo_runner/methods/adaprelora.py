@@ -33,7 +33,6 @@ import torch
 
 from zo_runner.atoms import factors
 from zo_runner.directions import Closure
-from zo_runner.errors import Diverged
 from zo_runner.methods.base import Params, require
 from zo_runner.methods.first_order import FirstOrder
 
@@ -86,14 +85,17 @@ class AdaPreLoRA(FirstOrder):
         g_OI, weight.grad = weight.grad, None
         if g_OI is not None:
             dtype = self.param_groups[i]["params"][0].dtype
-            means = (torch.linalg.vector_norm(g_OI, dim=d, dtype=dtype).square() / g_OI.shape[d] for d in (1, 0))
-            row_O, col_I = means
+            norms = (torch.linalg.vector_norm(g_OI, dim=d, dtype=dtype) / self.loss_scale for d in (1, 0))
+            row_O, col_I = (norm.square() / size for norm, size in zip(norms, reversed(g_OI.shape), strict=True))
             self._means[i] = (row_O, col_I)
+
+    def is_finite(self) -> bool:
+        """Whether all that the backward left is."""
+        means = (mean for pair in self._means.values() for mean in pair)
+        return super().is_finite() and all(bool(mean.isfinite().all()) for mean in means)
 
     def update(self, step: int) -> None:
         """Statistics, then one step of both factors of every module."""
-        if not all(bool(mean.isfinite().all()) for pair in self._means.values() for mean in pair):
-            raise Diverged("the gradient is not finite")
         for i, group in enumerate(self.param_groups):
             a_RI, b_OR = group["params"]
             if a_RI.grad is None or b_OR.grad is None:

@@ -4,18 +4,25 @@
 
 They are no zeroth-order methods but a ceiling for them. Per step: one forward and one backward, charged as 3 queries.
 Memory: the activations of the batch, and one gradient per parameter, freed when the step ends.
+
+In float16 a gradient below 6e-8 is 0. Where a weight is of float16 the loss is therefore multiplied by a power of two
+before the backward, and the gradients divided by it after. Where they overflow, the backward is done again with a
+smaller one, which is kept.
 """
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 
 from zo_runner.budget import QUERIES_PER_GRADIENT
 from zo_runner.directions import Closure, finite
 from zo_runner.errors import Diverged
-from zo_runner.methods.base import Method, StepReport
+from zo_runner.methods.base import Method, Params, StepReport
+
+# The factor that a float16 loss begins with; torch.amp.GradScaler's own.
+FIRST_SCALE = 2.0**16
 
 
 class FirstOrder(Method):
@@ -29,6 +36,12 @@ class FirstOrder(Method):
 
     queries_per_step: int = QUERIES_PER_GRADIENT
     needs_grad: ClassVar[bool] = True
+
+    def __init__(self, params: Params, *, lr: float, **settings: Any) -> None:
+        super().__init__(params, lr=lr, **settings, loss_scale=1.0)
+        weights = [*self.parameters, *(weight for weight in self.weights if weight is not None)]
+        if any(weight.dtype == torch.float16 for weight in weights):
+            self._rescale(FIRST_SCALE)
 
     @property
     def parameters(self) -> list[torch.Tensor]:
@@ -55,7 +68,7 @@ class FirstOrder(Method):
         with differentiated(self.leaves):
             with torch.enable_grad():
                 loss = self.differentiate(closure)
-            if not all(bool(p.grad.isfinite().all()) for p in self.parameters if p.grad is not None):
+            if not self.is_finite():
                 raise Diverged("the gradient is not finite")
             with torch.no_grad():
                 self.update(step)
@@ -68,8 +81,32 @@ class FirstOrder(Method):
         value = finite(loss.detach() if isinstance(loss, torch.Tensor) else loss)
         if not (isinstance(loss, torch.Tensor) and loss.requires_grad):
             raise RuntimeError(f"The loss has no gradient, which {type(self).__name__} needs.")
-        torch.autograd.backward(loss, inputs=self.leaves)
+        while (scale := self.loss_scale) > 1:
+            torch.autograd.backward(loss * scale, inputs=self.leaves, retain_graph=True)
+            if self.is_finite():
+                break
+            for leaf in self.leaves:
+                leaf.grad = None
+            self._rescale(scale / 4)
+        else:
+            torch.autograd.backward(loss, inputs=self.leaves)
+        for leaf in self.leaves:
+            if leaf.grad is not None and scale > 1:
+                leaf.grad.div_(scale)
         return value
+
+    def is_finite(self) -> bool:
+        """Whether all that the backward left is."""
+        return all(bool(p.grad.isfinite().all()) for p in self.parameters if p.grad is not None)
+
+    @property
+    def loss_scale(self) -> float:
+        """What the loss is multiplied by before the backward."""
+        return float(self.param_groups[0]["loss_scale"])
+
+    def _rescale(self, scale: float) -> None:
+        for group in self.param_groups:
+            group["loss_scale"] = scale
 
 
 @contextmanager
