@@ -2,6 +2,7 @@
 
 from dataclasses import MISSING as NO_DEFAULT
 from dataclasses import dataclass, field, fields
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -180,8 +181,9 @@ class RunConfig:
 NODES = tuple(node.name for node in fields(RunConfig) if node.default is NO_DEFAULT)
 
 
+@cache
 def register(sweeps: Path) -> None:
-    """Make the schema, and each YAML in `sweeps` as `+sweeps=NAME`, known to Hydra."""
+    """Make the schema, and each YAML in `sweeps` as `+sweeps=NAME`, known to Hydra, once in a process."""
     store = ConfigStore.instance()
     store.store(name="run_schema", node=RunConfig)
     for file in sorted(sweeps.glob("*.yaml")):
