@@ -99,6 +99,7 @@ class Arena:
     plan: Plan
     select: str
     _bases: dict[str, DictConfig] = field(default_factory=dict, repr=False)
+    _jobs: dict[tuple[str, ...], Job] = field(default_factory=dict, repr=False)
 
     @cached_property
     def candidates(self) -> list[list[list[Job]]]:
@@ -171,9 +172,11 @@ class Arena:
     def job(self, row: Row, candidate: dict[str, Any], seed: int) -> Job:
         """One run of the plan. Its configuration is checked, so that a bad plan ends before its first run."""
         words = self.plan.words(row, candidate, seed)
-        cfg = self._composed(words)
-        config.check(cfg)
-        return Job(row, candidate, seed, words, cfg, identify(cfg))
+        if tuple(words) not in self._jobs:
+            cfg = self._composed(words)
+            config.check(cfg)
+            self._jobs[tuple(words)] = Job(row, candidate, seed, words, cfg, identify(cfg))
+        return self._jobs[tuple(words)]
 
     def _composed(self, words: Sequence[str]) -> DictConfig:
         """What Hydra composes from the words of one run.

@@ -15,7 +15,7 @@ from zo_runner.config import calibrates, granted
 from zo_runner.errors import RunWarning, invalid
 from zo_runner.evaluation import Score
 from zo_runner.flops import FlopMeter
-from zo_runner.memory import PeakMemory
+from zo_runner.memory import PeakMemory, StepMemory
 from zo_runner.methods.base import Method, ZerothOrder
 from zo_runner.noise import Noise
 from zo_runner.observer import RunObserver
@@ -45,7 +45,7 @@ def execute(cfg: DictConfig, known: dict[str, Any], directory: RunDirectory) -> 
     parts = assemble(cfg)
     flops = FlopMeter(parts.base.model)
     ledger = Ledger(Budget(**granted(cfg)), lambda: flops.total)
-    outcome = Outcome()
+    outcome, step_memory = Outcome(), StepMemory()
     directory.start(OmegaConf.to_yaml(cfg, resolve=True), {**environment(), **parts.facts})
     result: dict[str, Any] = {**_head(cfg, known, directory), "status": "failed", "error": None, "metrics": {}}
     result["tested"] = cfg.runtime.test
@@ -53,7 +53,7 @@ def execute(cfg: DictConfig, known: dict[str, Any], directory: RunDirectory) -> 
     observer = _observer(cfg, parts, directory, ledger)
     try:
         result |= _calibrate(cfg, parts, ledger, observer)
-        outcome = _trainer(cfg, parts, ledger, observer, result["calibration"]).run()
+        outcome = _trainer(cfg, parts, ledger, observer, step_memory, result["calibration"]).run()
         heldout.keep(parts, directory, outcome, tested=cfg.runtime.test)
         test = heldout.read_at_end(parts, directory, ledger, outcome) if cfg.runtime.test else {}
         result |= {"status": outcome.status, "error": outcome.error, "metrics": _metrics(outcome, test)}
@@ -66,7 +66,7 @@ def execute(cfg: DictConfig, known: dict[str, Any], directory: RunDirectory) -> 
         raise
     finally:
         result |= _tail(ledger, outcome, time.perf_counter() - started) | memory.facts(parts.base.device)
-        result |= {"memory_bytes": outcome.memory.facts(parts.model)}
+        result |= {"memory_bytes": step_memory.facts(parts.model)}
         observer.close({"status": result["status"], **_flat(result["metrics"])})
         directory.finish(result)
     return result
@@ -125,7 +125,12 @@ def _calibrate(cfg: DictConfig, parts: Parts, ledger: Ledger, observer: RunObser
 
 
 def _trainer(
-    cfg: DictConfig, parts: Parts, ledger: Ledger, observer: RunObserver, calibration: dict[str, Any] | None
+    cfg: DictConfig,
+    parts: Parts,
+    ledger: Ledger,
+    observer: RunObserver,
+    memory: StepMemory,
+    calibration: dict[str, Any] | None,
 ) -> Trainer:
     return Trainer(
         rate=_rate(cfg, parts.method, calibration),
@@ -139,6 +144,7 @@ def _trainer(
         eval_every=cfg.budget.eval_every,
         log_every=cfg.budget.log_every,
         observer=observer,
+        memory=memory,
     )
 
 

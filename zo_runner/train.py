@@ -76,7 +76,6 @@ class Outcome:
         coverage: of the atoms, None for methods that query all at once.
         train_loss: mean over the last logging interval.
         step_seconds: wall clock of every step.
-        memory: of the second step.
     """
 
     zero_shot: Checkpoint | None = None
@@ -88,7 +87,6 @@ class Outcome:
     coverage: Coverage | None = None
     train_loss: float = math.nan
     step_seconds: list[float] = field(default_factory=list)
-    memory: StepMemory = field(default_factory=StepMemory)
 
     @property
     def step_median(self) -> float:
@@ -156,6 +154,7 @@ class Trainer:
         log_every: steps between train events.
         observer: who is told.
         rate: chooses the learning rate of every step; None for the method's own.
+        memory: measures what the second step takes, and before it a forward of its batch, whose loss nobody sees.
     """
 
     method: Method
@@ -169,6 +168,7 @@ class Trainer:
     log_every: int
     observer: Observer
     rate: FollowingRate | None = None
+    memory: StepMemory | None = None
 
     def run(self) -> Outcome:
         """Train until the budget cannot pay another step, or the loss is no number any more."""
@@ -197,7 +197,7 @@ class Trainer:
             if meter is not None and self.noise.due(step):
                 where = (self.evaluator, self.ledger, coming.examples, step)
                 meter.add_noise(self.noise.re_evaluations(*where, "measure", step))
-            with self._watched(coming, outcome.memory):
+            with self._watched(coming):
                 report = self._step(coming, outcome)
             losses.append(report.loss)
             if meter is not None:
@@ -230,12 +230,13 @@ class Trainer:
             return None
         return Coming(examples, batches, tokens, time.perf_counter() - start)
 
-    def _watched(self, coming: Coming, memory: StepMemory) -> AbstractContextManager[None]:
-        """Measure what the second step takes, and before it a forward of its batch, whose loss nobody sees."""
+    def _watched(self, coming: Coming) -> AbstractContextManager[None]:
+        if self.memory is None or self.method.steps > 1:
+            return nullcontext()
         if self.method.steps == 1:
-            with self.ledger.clock("eval"), torch.no_grad(), memory.of_inference():
+            with self.ledger.clock("eval"), torch.no_grad(), self.memory.of_inference():
                 self.evaluator.loss(*coming.batches)
-        return memory.of_step() if self.method.steps <= 1 else nullcontext()
+        return self.memory.of_step()
 
     @property
     def _reads_curvature(self) -> bool:
