@@ -26,7 +26,7 @@ from zo_runner.errors import UserError
 from zo_runner.identity import identify, run_folder, run_id
 from zo_runner.jobs import carry_out, closing_line
 from zo_runner.locks import Busy, is_held, lock_file
-from zo_runner.plans import Plan, Raw, Row, choose, plan
+from zo_runner.plans import Plan, Raw, Row, choose, plan, word
 from zo_runner.records import is_complete, read_result
 from zo_runner.schema import NODES
 
@@ -99,6 +99,7 @@ class Arena:
     plan: Plan
     select: str
     _bases: dict[str, DictConfig] = field(default_factory=dict, repr=False)
+    _rows: dict[str, DictConfig | None] = field(default_factory=dict, repr=False)
     _jobs: dict[tuple[str, ...], Job] = field(default_factory=dict, repr=False)
 
     @cached_property
@@ -173,23 +174,31 @@ class Arena:
         """One run of the plan. Its configuration is checked, so that a bad plan ends before its first run."""
         words = self.plan.words(row, candidate, seed)
         if tuple(words) not in self._jobs:
-            cfg = self._composed(words)
+            cfg = self._composed(row, candidate, seed)
             config.check(cfg)
             self._jobs[tuple(words)] = Job(row, candidate, seed, words, cfg, identify(cfg))
         return self._jobs[tuple(words)]
 
-    def _composed(self, words: Sequence[str]) -> DictConfig:
+    def _composed(self, row: Row, candidate: dict[str, Any], seed: int) -> DictConfig:
         """What Hydra composes from the words of one run.
 
         A composition takes a third of a second, and a plan has hundreds of runs: each choice of a file is composed
-        once, alone, and its node is put in place; values are set.
+        once, alone, and its node is put in place; values are set, those of a row once.
         """
-        overrides = OverridesParser.create().parse_overrides(list(words))
-        cfg = self._base("").copy()
+        key = repr(row.words)
+        if key not in self._rows:
+            self._rows[key] = self._changed(self._base(""), self.plan.words(row, {}, seed))
+        base, tried = self._rows[key], {**candidate, "seed": seed}
+        cfg = base and NODES.isdisjoint(tried) and self._changed(base, [word(k, v) for k, v in tried.items()])
+        return cfg or compose("run", self.plan.words(row, candidate, seed))
+
+    def _changed(self, cfg: DictConfig, words: Sequence[str]) -> DictConfig | None:
+        """A changed copy. None where a word is no plain key=value of a known key, but Hydra's own business."""
+        overrides, cfg = OverridesParser.create().parse_overrides(list(words)), cfg.copy()
         for override in sorted(overrides, key=lambda each: each.key_or_group not in NODES):  # values win, wherever
             key = override.key_or_group
             if override.type != OverrideType.CHANGE or OmegaConf.select(cfg, key, default=_UNKNOWN) is _UNKNOWN:
-                return compose("run", list(words))  # not a plain key=value of a known key: Hydra's own business
+                return None
             value = self._base(str(override.input_line))[key] if key in NODES else override.value()
             OmegaConf.update(cfg, key, value, merge=False)
         return cfg

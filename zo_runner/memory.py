@@ -86,13 +86,23 @@ class TensorMemory(TorchDispatchMode):
     """Counts the bytes of the tensors that are made while it is entered, until they are gone. It may be entered again.
 
     Attributes:
-        live: bytes of those that exist now.
-        peak: the most that existed at once while it was entered; may be set.
+        peak: the most bytes that existed at once while it was entered; may be set.
     """
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.live = self.peak = 0
+        self.peak = self._live = 0
+        self._made: dict[int, _Storage] = {}
+        self._gone: list[_Storage] = []
+
+    @property
+    def live(self) -> int:
+        """Bytes that exist now."""
+        while self._gone:
+            storage = self._gone.pop()
+            del self._made[id(storage)]
+            self._live -= storage.size
+        return self._live
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Run one operation and count what it made; views and what is written in place make nothing."""
@@ -101,13 +111,20 @@ class TensorMemory(TorchDispatchMode):
         for tensor in tree_leaves(out):
             if _has_storage(tensor) and id(storage := tensor.untyped_storage()) not in known:
                 known.add(id(storage))
-                self.live += storage.nbytes()
-                weakref.finalize(storage, self._gone, storage.nbytes())
+                # The callback is not Python, in which an interrupt would be raised and lost.
+                made = _Storage(storage, self._gone.append)
+                made.size = storage.nbytes()
+                self._made[id(made)] = made
+                self._live += made.size
         self.peak = max(self.peak, self.live)
         return out
 
-    def _gone(self, size: int) -> None:
-        self.live -= size
+
+class _Storage(weakref.ref[torch.UntypedStorage]):
+    """What a tensor lies in, watched until it is freed."""
+
+    __slots__ = ("size",)
+    size: int
 
 
 class StepMemory:

@@ -178,7 +178,7 @@ class RunConfig:
 
 
 # Keys of a run that hold a node and not a value.
-NODES = tuple(node.name for node in fields(RunConfig) if node.default is NO_DEFAULT)
+NODES = frozenset(node.name for node in fields(RunConfig) if node.default is NO_DEFAULT)
 
 
 @cache

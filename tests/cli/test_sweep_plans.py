@@ -50,7 +50,7 @@ def test_a_planned_run_is_what_its_command_composes_to(name, scale):
     schema.register(cli.HOME / "sweeps")
     GlobalHydra.instance().clear()
     with hydra.initialize_config_dir(str(cli.HOME / "conf"), version_base="1.3"):
-        arena = arena_of(cfg, ["rank=4", "method.eps=3e-3"])
+        arena = arena_of(cfg, ["rank=4", "alpha=3e-1"])
         jobs = [arena.candidates[i][-1][-1] for i in (0, -1)]
         for job in jobs:
             whole = hydra.compose("run", job.words)
