@@ -13,7 +13,7 @@ from pathlib import Path
 
 from zo_runner.records import environment
 
-SWEEPS = ("main_opt", "main_qwen3", "rank_grid", "ablation", "noise", "cost")
+SWEEPS = ("main_opt", "main_qwen3", "first_order", "rank_grid", "ablation", "noise", "cost")
 PARALLEL = ("hydra/launcher=joblib", "hydra.launcher.n_jobs=2")
 KEPT = (".md", ".csv", ".tex", ".svg")
 
