@@ -76,8 +76,8 @@ def test_a_failing_row_is_named_and_the_others_run(tmp_path):
     blocked.write_text("a file where a folder must be")
     ended = zo_run(*TINY, f"runtime.root={tmp_path}")
     assert ended.code == 1
-    assert "zo-run: failed: naive_atom {'method.lr_scale': 0.03} seed=0" in ended.err
-    assert ended.err.splitlines()[-1] == "zo-run: error: 3 runs failed and 0 tables were refused."
+    assert "zo-run: failed: naive_atom {'method.lr_scale': 0.1} seed=0" in ended.err
+    assert ended.err.splitlines()[-1] == "zo-run: error: 2 runs failed and 0 tables were refused."
     frame = table(tmp_path).set_index("method")
     assert frame.loc["ar1zo", "n"] == 2
     assert (frame.loc["naive_atom", "n"], frame.loc["naive_atom", "missing"]) == (0, 1)

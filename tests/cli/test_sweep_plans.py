@@ -14,7 +14,8 @@ SWEEPS = {file.stem: OmegaConf.load(file).sweep for file in sorted((cli.HOME / "
 
 @pytest.mark.parametrize(("name", "scale"), [(name, scale) for name, s in SWEEPS.items() for scale in s.scales])
 def test_every_sweep_plans_every_run_offline_and_writes_nothing(name, scale, tmp_path):
-    ended = zo_run("-m", f"+sweeps={name}", f"scale={scale}", "sweep.dry_run=true", f"runtime.root={tmp_path / 'runs'}")
+    words = (f"+sweeps={name}", f"scale={scale}", "sweep.dry_run=true", "seed=0")
+    ended = zo_run("-m", *words, f"runtime.root={tmp_path / 'runs'}")
     assert (ended.code, ended.err) == (0, "")
     runs = [line for line in ended.out.splitlines() if line.startswith("  open  zo-run ")]
     stages = [int(line.split()[2]) for line in ended.out.splitlines() if line.startswith("stage ")]

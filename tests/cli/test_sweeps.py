@@ -8,13 +8,13 @@ import pytest
 
 from tests.cli.helpers import read_json, runs_below, snapshot, zo_run
 
-# Two rows of three configurations on one tuning seed, two seeds: ten runs, two of which stage two only completes.
+# Two rows of two configurations on one tuning seed, two seeds: eight runs, two of which stage two only completes.
 TINY = (
     *("-m", "+sweeps=rank_grid", "method=naive_atom,ar1zo", "rank=4", "seed=0,1", "batch_size=4", "tracker=none"),
     *("budget.queries=40", "budget.eval_every=20", "calibration.probes=2", "noise=none", "runtime.threads=1"),
     *("task.num_train=64", "task.num_dev=32", "task.num_test=32"),
 )
-TRIALS, FINALS, RUNS = 6, 4, 8
+TRIALS, FINALS, RUNS = 4, 4, 6
 
 
 @pytest.fixture(scope="module")
@@ -59,9 +59,7 @@ def test_every_row_is_tuned_equally_and_each_run_is_made_once(plan, root):
     assert len({job["run"] for job in plan}) == len(runs_below(root)) == RUNS
     assert {job["status"] for job in plan} == {"done"}
     tried = [(job["row"], job["tuned"]["method.lr_scale"]) for job in plan if job["stage"] == 1]
-    assert tried == [(f"method={m}", c) for m in ("naive_atom", "ar1zo") for c in ("0.03", "0.1", "0.3")] or tried == [
-        (m, c) for m in ("naive_atom", "ar1zo") for c in ("0.03", "0.1", "0.3")
-    ]
+    assert tried == [(m, c) for m in ("naive_atom", "ar1zo") for c in ("0.1", "0.3")]
 
 
 def test_stage_two_runs_what_did_best_on_dev(plan):

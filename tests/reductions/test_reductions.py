@@ -206,3 +206,15 @@ class _bowl:
 def test_an_argument_out_of_range_is_refused_by_name(name, argument, value):
     with pytest.raises(ValueError, match=rf"^Invalid {argument}: .*\. Must be an? .*[<>]=? [0-9].*\.$"):
         method_of(METHODS[name], Problem(groups_of(METHODS[name])), **{argument: value})
+
+
+def test_fzoo_takes_the_same_steps_whether_it_keeps_its_directions_or_draws_them_again(monkeypatch):
+    ends = []
+    for most in (2**28, 0):
+        monkeypatch.setattr("zo_runner.methods.fzoo.KEPT_NUMBERS", most)
+        problem = Problem(groups_of(METHODS["fzoo"]))
+        method = method_of(METHODS["fzoo"], problem)
+        for _ in range(5):
+            method.step(problem.loss)
+        ends.append(problem.values())
+    assert same_bits(*ends)

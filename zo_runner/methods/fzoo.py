@@ -10,7 +10,8 @@ eta      lr            parameter units: the step does not depend on the size of 
 
 Where sigma is 0 the losses say nothing, and the step is 0.
 
-Per step: N + 1 queries. Memory: a copy of the parameters, and one direction at a time.
+Per step: N + 1 queries. Memory: a copy of the parameters, and N directions where they have up to KEPT_NUMBERS numbers
+in all, else one at a time, drawn again for the update.
 Differs from the reference code: the directions are evaluated one after the other, not in one batched pass, which
 changes seconds and not numbers; parameters are restored from a copy; the reported loss is l0.
 Source: Dang et al. 2025, arXiv:2506.09034 (abstract, and the authors' code; the full text was not available to us). Our
@@ -23,7 +24,7 @@ from typing import ClassVar, Literal
 
 import torch
 
-from zo_runner.directions import Closure, Direction, finite, losses_along, move
+from zo_runner.directions import KEPT_NUMBERS, Closure, Direction, finite, losses_along, move
 from zo_runner.methods.base import Key, Params, StepReport, ZerothOrder, require_count
 
 
@@ -49,6 +50,8 @@ class FZOO(ZerothOrder):
         super().__init__(params, lr=lr, eps=eps, seed=seed)
         self.num_signs = num_signs
         self.queries_per_step = num_signs + 1
+        self._size = sum(param.numel() for _, param, _ in self.tensors())
+        self._drawn: list[Direction] = []  # of the step under way
 
     def direction(self, step: int, i: int = 0) -> Direction:
         """u_i, one of the `num_signs` directions of a step."""
@@ -61,14 +64,22 @@ class FZOO(ZerothOrder):
 
     def _query(self, closure: Closure, u: Direction) -> StepReport:
         middle, losses = finite(closure()), []
+        self._drawn = [u]
         for i in range(self.num_signs):
-            losses += losses_along(closure, self.direction(self.steps, i) if i else u, (self.eps,))
+            if i:
+                u = self.direction(self.steps, i)
+                if self.num_signs * self._size <= KEPT_NUMBERS:
+                    self._drawn.append(u)
+            losses += losses_along(closure, u, (self.eps,))
         slopes = tuple((loss - middle) / self.eps for loss in losses)
         return StepReport(self.steps, middle, slopes, self.param_groups[0]["lr"])
 
     def _update(self, u: Direction, report: StepReport) -> None:
+        drawn = self._drawn if self._drawn and self._drawn[0] is u else [u]  # nothing is kept for a replay
+        self._drawn = []
         sigma = statistics.stdev(report.slopes)  # of the losses, divided by eps as the slopes are
         if sigma == 0:
             return
         for i, slope in enumerate(report.slopes):
-            move(self.direction(report.step, i) if i else u, slope / (self.num_signs * sigma))
+            u = drawn[i] if i < len(drawn) else self.direction(report.step, i)
+            move(u, slope / (self.num_signs * sigma))
