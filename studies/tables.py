@@ -32,6 +32,9 @@ def run(name: str) -> tuple[Path, float]:
 def main() -> None:
     """Run the sweeps, keep their tables and figures, and write down what they come from."""
     folder, names = Path(sys.argv[1]), sys.argv[2:] or SWEEPS
+    facts = environment()  # before the first table makes the checkout another
+    source = facts["source"]
+    commit = source.get("commit", "an installed package") + (" with changes" if source.get("dirty") else "")
     for name in names:
         made, seconds = run(name)
         place = folder / name
@@ -40,9 +43,6 @@ def main() -> None:
         for file in sorted(made.iterdir()):
             if file.suffix in KEPT:
                 shutil.copy(file, place)
-        facts = environment()
-        source = facts["source"]
-        commit = source.get("commit", "an installed package") + (" with changes" if source.get("dirty") else "")
         told = (
             f"`zo-run -m +sweeps={name}`, {facts['started'][:10]}, commit {commit}, {seconds:.0f} s (runs found: 0 s)."
         )

@@ -54,6 +54,7 @@ class TableAtEnd(Callback):
 @hydra.main(version_base="1.3", config_path=str(HOME / "conf"), config_name="run")
 def _job(cfg: DictConfig) -> float | None:
     """One job: a single run, or one of a multirun, where a failure is noted and the rest go on."""
+    quiet()  # a launcher's worker has not been through main()
     context = HydraConfig.get()
     overrides = list(context.overrides.task)
     note: dict[str, Any] = {
