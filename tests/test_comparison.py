@@ -176,6 +176,16 @@ def test_pairs_share_their_conditions():
     assert counterpart(rows[0], rows, "lora") == "no row of lora has its noise.std"
 
 
+def test_a_method_that_feels_no_noise_is_paired_with_the_baseline_without_it():
+    first_order = result("fo", method__name="fo_sgd")
+    del first_order["identity"]["noise"]
+    rows = rows_of(first_order, *(result(f"lora{std}", method__name="lora", noise__std=std) for std in (0.1, 0.0)))
+    (row,) = [row for row in rows if row.method == "fo_sgd"]
+    other = counterpart(row, rows, "lora")
+    assert isinstance(other, Row)
+    assert other.identity["noise.std"] == 0.0
+
+
 def test_of_several_rows_of_a_rank_the_one_that_agrees_is_taken():
     made = [
         result(f"{name}{alpha}", method__name=name, alpha=alpha) for name in ("ar1zo", "lora") for alpha in (8.0, 16.0)

@@ -9,13 +9,15 @@ Limits and p take seeds for independent draws of one normal distribution; p is n
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from zo_runner.rows import Row, differing, seed_of
 
 LEVEL = 0.95
 # Differences no larger than this are rounding of two equal scores, which are ratios of small counts.
 _ROUNDING = 1e-9
-# Keys of the identity that a row and its baseline must share: the conditions of the experiment.
+# Keys of the identity that a row and its baseline must share: the conditions of the experiment. Where one is missing,
+# as noise is for a method that feels none, it is 0.
 _CONDITIONS = ("noise.std",)
 
 
@@ -107,7 +109,7 @@ def counterpart(row: Row, rows: Iterable[Row], baseline: str) -> Row | str:
     candidates = [other for other in rows if other.method == baseline]
     if not candidates:
         return f"there is no row of {baseline}"
-    candidates = [other for other in candidates if _agree(row, other, _CONDITIONS)]
+    candidates = [other for other in candidates if _agree(row, other, _CONDITIONS, missing=0)]
     if not candidates:
         return f"no row of {baseline} has its {' and '.join(_CONDITIONS)}"
     if len(candidates) > 1:
@@ -121,5 +123,5 @@ def counterpart(row: Row, rows: Iterable[Row], baseline: str) -> Row | str:
     return candidates[0] if len(candidates) == 1 else f"it could be paired with several rows of {baseline}"
 
 
-def _agree(one: Row, other: Row, keys: Iterable[str]) -> bool:
-    return all(one.identity.get(key) == other.identity.get(key) for key in keys)
+def _agree(one: Row, other: Row, keys: Iterable[str], missing: Any = None) -> bool:
+    return all(one.identity.get(key, missing) == other.identity.get(key, missing) for key in keys)
