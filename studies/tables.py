@@ -44,7 +44,7 @@ def main() -> None:
             if file.suffix in KEPT:
                 shutil.copy(file, place)
         told = (
-            f"`zo-run -m +sweeps={name}`, {facts['started'][:10]}, commit {commit}, {seconds:.0f} s (runs found: 0 s)."
+            f"`zo-run -m +sweeps={name}`, {facts['started'][:10]}, commit {commit}, {seconds:.0f} s (less where runs are found made)."
         )
         (place / "README.md").write_text(told + "\n", encoding="utf-8")
         print(told, flush=True)
