@@ -43,9 +43,8 @@ def main() -> None:
         for file in sorted(made.iterdir()):
             if file.suffix in KEPT:
                 shutil.copy(file, place)
-        told = (
-            f"`zo-run -m +sweeps={name}`, {facts['started'][:10]}, commit {commit}, {seconds:.0f} s (less where runs are found made)."
-        )
+        told = f"`zo-run -m +sweeps={name}`, {facts['started'][:10]}, commit {commit}, "
+        told += f"{seconds:.0f} s (less where runs are found made)."
         (place / "README.md").write_text(told + "\n", encoding="utf-8")
         print(told, flush=True)
 
