@@ -16,9 +16,8 @@ help: ## list the targets
 run: $(STAMP) ## run the embedded default experiment: zo-run with no arguments
 	$(BIN)/zo-run
 
-# Files in the order of their names: xdist would put those of few and slow tests last, on one worker.
 test: check ## everything that must pass: ruff, mypy, import contracts, pytest
-	$(OFFLINE) $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+	$(OFFLINE) $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
 
 check: lint types imports ## only the linters and the types
 

@@ -90,7 +90,7 @@ class TensorMemory(TorchDispatchMode):
     """
 
     def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()  # type: ignore[no-untyped-call]  # torch gives it no types
         self.peak = self._live = 0
         self._made: dict[int, _Storage] = {}
         self._gone: list[_Storage] = []
