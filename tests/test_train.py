@@ -13,7 +13,8 @@ from zo_runner.encoding import Encoded
 from zo_runner.evaluation import Score
 from zo_runner.methods import AR1ZO, FOSGD, MeZO
 from zo_runner.noise import Noise
-from zo_runner.train import BatchOrder, Coverage, Trainer
+from zo_runner.order import BatchOrder
+from zo_runner.train import Coverage, Trainer
 
 SIZE, BATCH = 10, 4
 EXAMPLES = [Encoded((i, i + 1), ((0,), (1,)), (i % 2,)) for i in range(SIZE)]

@@ -26,6 +26,7 @@ from zo_runner.errors import UserError
 from zo_runner.identity import identify, run_folder, run_id
 from zo_runner.jobs import carry_out, closing_line
 from zo_runner.locks import Busy, is_held, lock_file
+from zo_runner.outline import outline
 from zo_runner.plans import Plan, Raw, Row, choose, plan, word
 from zo_runner.records import is_complete, read_result
 from zo_runner.schema import NODES
@@ -188,9 +189,10 @@ class Arena:
         key = repr(row.words)
         if key not in self._rows:
             self._rows[key] = self._changed(self._base(""), self.plan.words(row, {}, seed))
-        base, tried = self._rows[key], {**candidate, "seed": seed}
-        cfg = base and NODES.isdisjoint(tried) and self._changed(base, [word(k, v) for k, v in tried.items()])
-        return cfg or compose("run", self.plan.words(row, candidate, seed))
+        base, tried, cfg = self._rows[key], {**candidate, "seed": seed}, None
+        if base is not None and NODES.isdisjoint(tried):  # a node that is tried would lose the row's keys in it
+            cfg = self._changed(base, [word(k, v) for k, v in tried.items()])
+        return compose("run", self.plan.words(row, candidate, seed)) if cfg is None else cfg
 
     def _changed(self, cfg: DictConfig, words: Sequence[str]) -> DictConfig | None:
         """A changed copy. None where a word is no plain key=value of a known key, but Hydra's own business."""
@@ -219,7 +221,7 @@ def sweep(sweeper: BasicSweeper, arguments: list[str]) -> None:
     assert cfg is not None
     arena = arena_of(cfg, arguments)
     if cfg.sweep.dry_run:
-        say(standings.outline(arena, Path(cfg.runtime.root)))
+        say(outline(arena, Path(cfg.runtime.root)))
         return
     folder = arena.folder(cfg)
     with open_dict(cfg):  # the launcher and its workers write what they must here

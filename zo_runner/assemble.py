@@ -16,12 +16,12 @@ from zo_runner.errors import UserError, invalid
 from zo_runner.evaluation import Evaluator
 from zo_runner.methods.base import Method, ZerothOrder
 from zo_runner.models import Base, load_base, pick_device, set_threads
+from zo_runner.order import BatchOrder
 from zo_runner.records import SCHEMA, RunDirectory
 from zo_runner.schema import AUTO
 from zo_runner.seeds import fold_in
 from zo_runner.tasks.base import Scoring, Splits, Task
 from zo_runner.tracking import NoTracker, Tracker, WandbTracker
-from zo_runner.train import BatchOrder
 
 
 @dataclass

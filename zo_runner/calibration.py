@@ -35,8 +35,8 @@ from zo_runner.errors import Diverged
 from zo_runner.evaluation import Evaluator
 from zo_runner.methods.base import ZerothOrder
 from zo_runner.noise import Noise
+from zo_runner.order import BatchOrder
 from zo_runner.snr import decibel, fd_snr, loss_noise_variance, slope_noise_variance
-from zo_runner.train import BatchOrder
 
 QUERIES_PER_PROBE = 3
 

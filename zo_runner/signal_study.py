@@ -27,10 +27,10 @@ from zo_runner.encoding import Encoded
 from zo_runner.errors import invalid
 from zo_runner.methods import AR1ZO
 from zo_runner.noise import Noise
+from zo_runner.order import BatchOrder
 from zo_runner.probe_report import Cell
 from zo_runner.seeds import fold_in
 from zo_runner.snr import loss_noise_variance
-from zo_runner.train import BatchOrder
 
 Groups = list[dict[str, Any]]
 
