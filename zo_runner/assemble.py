@@ -17,6 +17,7 @@ from zo_runner.evaluation import Evaluator
 from zo_runner.methods.base import Method, ZerothOrder
 from zo_runner.models import Base, load_base, pick_device, set_threads
 from zo_runner.order import BatchOrder
+from zo_runner.query import Perturbed
 from zo_runner.records import SCHEMA, RunDirectory
 from zo_runner.schema import AUTO
 from zo_runner.seeds import fold_in
@@ -42,14 +43,15 @@ class Ground:
     encoder: Encoder
     facts: dict[str, Any]
 
-    def evaluator(self, model: Any) -> Evaluator:
-        """Scores the task's examples by `model`: the base, or an adapter on it."""
+    def evaluator(self, model: Any, runtime: DictConfig | None = None) -> Evaluator:
+        """Scores the task's examples by `model`: the base, or an adapter on it; with `runtime` also around it."""
         return Evaluator(
             model,
             self.scoring,
             pad_id=self.base.pad_id,
             context=self.base.context,
             tokenizer=self.base.tokenizer,
+            perturbed=None if runtime is None else Perturbed(model, runtime.evaluation, runtime.fold),
         )
 
 
@@ -143,7 +145,7 @@ def assemble(cfg: DictConfig) -> Parts:
         probed = BatchOrder(len(train), cfg.batch_size, fold_in(cfg.seeds.order, "calibration"))
     except ValueError as error:
         raise UserError(str(error)) from None
-    evaluator = on.evaluator(model)
+    evaluator = on.evaluator(model, cfg.runtime)
 
     def tokens(batch: list[int]) -> int:
         return sum(part.tokens for part in evaluator.batches([train[i] for i in batch]))

@@ -6,7 +6,8 @@ comes after it, so the first forward needs no attention mask.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import torch
 
@@ -31,10 +32,17 @@ class Continuations:
     targets_RS: torch.Tensor
     real_RS: torch.Tensor
 
-    def part(self, start: int, end: int) -> "Continuations":
+    def rows(self, index: torch.Tensor) -> "Continuations":
         """Some of the rows."""
         tensors = (self.row_R, self.option_R, self.ids_RS, self.targets_RS, self.real_RS)
-        return Continuations(*(tensor[start:end] for tensor in tensors))
+        return Continuations(*(tensor[index] for tensor in tensors))
+
+    def repeated(self, points: int, examples: int) -> "Continuations":
+        """As many copies of all rows, one after the other, each of the next copy of the examples."""
+        rows = torch.arange(len(self.row_R), device=self.row_R.device).repeat(points)
+        every = self.rows(rows)
+        copy_R = torch.arange(points, device=self.row_R.device).repeat_interleave(len(self.row_R))
+        return replace(every, row_R=every.row_R + copy_R * examples)
 
 
 @dataclass(frozen=True)
@@ -64,6 +72,12 @@ class ChoiceBatch:
     def __len__(self) -> int:
         return len(self.ids_BT)
 
+    def repeated(self, points: int) -> "ChoiceBatch":
+        """As many copies of all rows, one after the other. `tokens` stays that of one."""
+        rest = None if self.rest is None else self.rest.repeated(points, len(self))
+        every: ChoiceBatch = _repeated(self, points, rest=rest)
+        return every
+
 
 @dataclass(frozen=True)
 class AnswerBatch:
@@ -88,6 +102,11 @@ class AnswerBatch:
     def __len__(self) -> int:
         return len(self.ids_BT)
 
+    def repeated(self, points: int) -> "AnswerBatch":
+        """As many copies of all rows, one after the other. `tokens` and `count` stay those of one."""
+        every: AnswerBatch = _repeated(self, points)
+        return every
+
 
 @dataclass(frozen=True)
 class PromptBatch:
@@ -106,6 +125,12 @@ class PromptBatch:
 
 
 Batch = ChoiceBatch | AnswerBatch | PromptBatch
+
+
+def _repeated(batch: "ChoiceBatch | AnswerBatch", points: int, **others: Any) -> Any:
+    values = ((f.name, getattr(batch, f.name)) for f in fields(batch))
+    rows: dict[str, Any] = {k: v.repeat(points, *(1,) * (v.dim() - 1)) for k, v in values if torch.is_tensor(v)}
+    return replace(batch, **rows, **others)
 
 
 def choice_batch(

@@ -6,14 +6,14 @@ re-evaluations and dev/test evaluations are booked beside it and never charged.
 """
 
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 import torch
 
-from zo_runner.directions import Closure
+from zo_runner.directions import Closure, Direction, ReadsPoints, points_at_once
 
 Purpose = Literal["train", "calibration", "noise"]
 Phase = Literal["train", "calibration", "noise", "eval"]
@@ -120,7 +120,7 @@ class Ledger:
         examples: int = 0,
         tokens: int = 0,
         needs_grad: bool = False,
-    ) -> Closure:
+    ) -> "Metered":
         """The same closure, counted. A method cannot spend without it, nor differentiate what it did not pay for.
 
         Args:
@@ -129,30 +129,37 @@ class Ledger:
             examples: examples in the batch.
             tokens: non-padding tokens in the batch.
             needs_grad: whether the loss comes with its graph, for three queries; else none is built.
-
-        Raises (when called):
-            RuntimeError: the query does not fit in a budget of queries or tokens. Seconds run out between steps only.
         """
         count = QUERIES_PER_GRADIENT if needs_grad else 1
+        return Metered(self, closure, purpose, count, examples, tokens, needs_grad)
 
-        def metered() -> torch.Tensor:
-            if purpose not in CHARGED:
-                self.queries[purpose] += count
-                with torch.set_grad_enabled(needs_grad):
-                    return closure()
-            if self.budget.unit != "seconds" and not self.affords(count, tokens=count * tokens):
-                raise RuntimeError(f"Query {self.charged + count} exceeds the budget of {self.budget}.")
+    @contextmanager
+    def charge(self, purpose: Purpose, count: int, *, examples: int, tokens: int) -> Iterator[None]:
+        """Book some queries, and the operations of the block, which makes them.
+
+        Args:
+            purpose: what they are for.
+            count: how many.
+            examples: that one of them reads.
+            tokens: non-padding tokens that one of them reads.
+
+        Raises:
+            RuntimeError: they do not fit in a budget of queries or tokens. Seconds run out between steps only.
+        """
+        if purpose not in CHARGED:
             self.queries[purpose] += count
-            self.examples += count * examples
-            self.tokens += count * tokens
-            before = self.computed()
-            try:
-                with torch.set_grad_enabled(needs_grad):
-                    return closure()
-            finally:
-                self.flops += self.computed() - before
-
-        return metered
+            yield
+            return
+        if self.budget.unit != "seconds" and not self.affords(count, tokens=count * tokens):
+            raise RuntimeError(f"Query {self.charged + count} exceeds the budget of {self.budget}.")
+        self.queries[purpose] += count
+        self.examples += count * examples
+        self.tokens += count * tokens
+        before = self.computed()
+        try:
+            yield
+        finally:
+            self.flops += self.computed() - before
 
     @contextmanager
     def clock(self, phase: Phase) -> Iterator[None]:
@@ -178,3 +185,34 @@ class Ledger:
             "evaluated": self.evaluated,
             "seconds": dict(self.seconds),
         }
+
+
+@dataclass(frozen=True)
+class Metered:
+    """A closure whose queries are booked in a ledger. Arguments as of `Ledger.meter`."""
+
+    ledger: Ledger
+    closure: Closure
+    purpose: Purpose
+    count: int
+    examples: int
+    tokens: int
+    needs_grad: bool
+
+    def __call__(self) -> torch.Tensor:
+        """The loss at the parameters."""
+        with self._booked(self.count), torch.set_grad_enabled(self.needs_grad):
+            return self.closure()
+
+    def at_once(self, directions: Sequence[Direction]) -> int:
+        """As the closure's, where it has such."""
+        return points_at_once(self.closure, directions)
+
+    def at(self, directions: Sequence[Direction], offsets: Sequence[float]) -> torch.Tensor:
+        """The losses at several points; as many queries."""
+        with self._booked(len(directions) * len(offsets)):
+            assert isinstance(self.closure, ReadsPoints)
+            return self.closure.at(directions, offsets)
+
+    def _booked(self, count: int) -> AbstractContextManager[None]:
+        return self.ledger.charge(self.purpose, count, examples=self.examples, tokens=self.tokens)

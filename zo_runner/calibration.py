@@ -23,7 +23,7 @@ import math
 import statistics
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import cached_property, partial
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -300,7 +300,7 @@ class Bench:
     def _points(self, eps: float) -> Iterator[Point]:
         for i in range(self.probes):
             batches = self.evaluator.batches(self._batch(i))
-            loss = self.noise.observed(partial(self.evaluator.loss, *batches), "calibration", f"{eps:g}", i)
+            loss = self.noise.observed(self.evaluator.query(*batches), "calibration", f"{eps:g}", i)
             size, tokens = sum(map(len, batches)), sum(batch.tokens for batch in batches)
             yield (
                 self.method.direction(i),

@@ -8,7 +8,7 @@ them.
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
 
@@ -25,49 +25,124 @@ class Part(NamedTuple):
     group: dict[str, Any]
 
 
+class Thin(NamedTuple):
+    """The share of one parameter in a direction as few numbers, for who reads the loss without writing to parameters.
+
+    u = left @ right' for a matrix [m, n], with left [m, r] and right [n, r], where an integer k stands for the unit
+    vector e_k: (k, z) is a row and (z, k) a column. Where left is None, u is `right`, in the parameter's own shape.
+    """
+
+    param: torch.Tensor
+    left: torch.Tensor | int | None
+    right: torch.Tensor | int
+
+    def dense(self) -> torch.Tensor:
+        """u of a matrix or of what is whole; no unit vectors."""
+        assert isinstance(self.right, torch.Tensor)
+        assert not isinstance(self.left, int)
+        return self.right if self.left is None else self.left @ self.right.T
+
+
 Direction = Iterable[Part]
-Slots = Sequence[tuple[torch.Tensor, Callable[[], torch.Tensor], dict[str, Any]]]
+Slot = tuple[torch.Tensor, Callable[[], torch.Tensor], dict[str, Any]]
 
 # A direction of up to this many float32 numbers (1 GiB) is worth its memory: on a CPU drawing takes long.
 KEPT_NUMBERS = 2**28
 
 
-class Redrawn:
-    """A direction whose numbers are drawn again at every pass, because keeping them would cost as much as the model.
+class Drawn:
+    """A direction whose numbers are drawn when they are asked for.
+
+    Up to KEPT_NUMBERS they are then kept, beyond that drawn again at every pass, since keeping them would cost as much
+    as the model.
 
     Args:
         slots: for each tensor its view, the function that draws its component, and its group.
+        thin: the same direction as few numbers, where it has any such form.
+        whole: whether its components, which cover whole parameters, are few numbers themselves.
     """
 
-    def __init__(self, slots: Slots) -> None:
+    def __init__(self, slots: Sequence[Slot], *, thin: Sequence[Thin] | None = None, whole: bool = False) -> None:
         self.slots = slots
+        self._thin, self._whole = thin, whole
+        self._kept: list[Part] | None = None
 
     def __iter__(self) -> Iterator[Part]:
-        for view, draw, group in self.slots:
-            yield Part(view, draw(), group)
+        if self._kept is not None:
+            return iter(self._kept)
+        parts = (Part(view, draw(), group) for view, draw, group in self.slots)
+        if sum(view.numel() for view, _, _ in self.slots) > KEPT_NUMBERS:
+            return parts
+        self._kept = list(parts)
+        return iter(self._kept)
+
+    @property
+    def thin(self) -> Sequence[Thin] | None:
+        """The direction as few numbers, or None."""
+        return [Thin(part.view, None, part.component) for part in self] if self._whole else self._thin
 
 
-def drawn(slots: Slots) -> Direction:
-    """A direction from what `Redrawn` takes; up to KEPT_NUMBERS numbers are drawn once and kept."""
-    direction = Redrawn(slots)
-    return list(direction) if sum(view.numel() for view, _, _ in slots) <= KEPT_NUMBERS else direction
+@runtime_checkable
+class ReadsPoints(Protocol):
+    """A closure that can read the loss at points around the parameters without writing to them."""
+
+    def __call__(self) -> torch.Tensor:
+        """The loss at the parameters, 0-d."""
+        ...
+
+    def at_once(self, directions: Sequence[Direction]) -> int:
+        """How many points on these directions one forward may read; 0 where they must be written to the parameters."""
+        ...
+
+    def at(self, directions: Sequence[Direction], offsets: Sequence[float]) -> torch.Tensor:
+        """The losses at theta + t u, [D F], for each u of `directions` and each t of `offsets` in turn."""
+        ...
 
 
 def views(direction: Direction) -> list[torch.Tensor]:
     """What a direction perturbs, without drawing any numbers."""
-    if isinstance(direction, Redrawn):
+    if isinstance(direction, Drawn):
         return [view for view, _, _ in direction.slots]
     return [part.view for part in direction]
 
 
 def losses_along(closure: Closure, direction: Direction, offsets: Sequence[float]) -> list[float]:
-    """The losses at theta + t u for every t in `offsets`. One query each.
+    """The losses at theta + t u for every t in `offsets`. One query each. See `losses_at`."""
+    return losses_at(closure, [direction], offsets)[0]
 
-    The parameters are bit-identical afterwards, also when the closure raises: they are restored from copies, since
-    adding and subtracting rounds. The copies cost as much memory as the perturbed tensors.
+
+def losses_at(closure: Closure, directions: Sequence[Direction], offsets: Sequence[float]) -> list[list[float]]:
+    """The losses at theta + t u for every t in `offsets`, along each u of `directions`. One query each.
+
+    The parameters are bit-identical afterwards. A closure that reads points is asked for several at once, and the
+    parameters are not written to.
 
     Raises:
         Diverged: a loss is not finite.
+    """
+    at_once = points_at_once(closure, directions)
+    if not (at_once and isinstance(closure, ReadsPoints)):
+        return [_one_by_one(closure, direction, offsets) for direction in directions]
+    if at_once < len(offsets):
+        return [[finite(closure.at([direction], [t])[0]) for t in offsets] for direction in directions]
+    losses: list[list[float]] = []
+    stride = at_once // len(offsets)
+    for start in range(0, len(directions), stride):
+        some = directions[start : start + stride]
+        values = closure.at(some, offsets)
+        losses += [[finite(value) for value in row] for row in values.view(len(some), len(offsets)).tolist()]
+    return losses
+
+
+def points_at_once(closure: Closure, directions: Sequence[Direction]) -> int:
+    """How many points on `directions` the closure reads in one forward; 0 where it reads the parameters only."""
+    return closure.at_once(directions) if isinstance(closure, ReadsPoints) else 0
+
+
+def _one_by_one(closure: Closure, direction: Direction, offsets: Sequence[float]) -> list[float]:
+    """The parameters are restored from copies, also when the closure raises, since adding and subtracting rounds.
+
+    The copies cost as much memory as the perturbed tensors.
     """
     saved = [(view, view.clone()) for view in views(direction)]
     losses = []

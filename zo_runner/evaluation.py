@@ -9,7 +9,6 @@ from torch.nn.functional import cross_entropy
 from transformers import PreTrainedTokenizerBase
 
 from zo_runner.batches import (
-    AnswerBatch,
     Batch,
     ChoiceBatch,
     PromptBatch,
@@ -20,6 +19,7 @@ from zo_runner.batches import (
 from zo_runner.encoding import Encoded
 from zo_runner.generation import greedy_answers
 from zo_runner.metrics import ANSWER_METRICS, token_f1
+from zo_runner.query import Perturbed, Query
 from zo_runner.scoring import WORKSPACE_BYTES, Model, answer_log_probs, option_log_probs
 from zo_runner.tasks.base import Scoring
 
@@ -66,6 +66,7 @@ class Evaluator:
         pad_id: token that fills short rows.
         context: the most tokens that the model can read; None if it has no limit.
         tokenizer: of the model; only generated answers need it.
+        perturbed: the model at points around its parameters; None where queries write to the parameters.
     """
 
     def __init__(
@@ -76,7 +77,9 @@ class Evaluator:
         pad_id: int,
         context: int | None = None,
         tokenizer: PreTrainedTokenizerBase | None = None,
+        perturbed: Perturbed | None = None,
     ) -> None:
+        self.perturbed = perturbed
         self.model, self.scoring, self.pad_id, self.context, self.tokenizer = model, scoring, pad_id, context, tokenizer
         self.device = model.device
         on_cpu, parameters = self.device.type == "cpu", model.num_parameters()
@@ -106,8 +109,16 @@ class Evaluator:
         The mean over examples of the cross-entropy over options, the mean over answer tokens of their cross-entropy, or
         1 - mean F1.
         """
-        parts = [self._sum(batch) for batch in batches]
-        return torch.stack([total for total, _ in parts]).sum() / sum(weight for _, weight in parts)
+        return self.losses(batches)[0]
+
+    def losses(self, batches: Sequence[Batch], points: int = 1) -> torch.Tensor:
+        """The same at several points, [points] float32: every batch is read once, its rows repeated for each point."""
+        parts = [self._sums(batch, points) for batch in batches]
+        return torch.stack([totals for totals, _ in parts]).sum(dim=0) / sum(weight for _, weight in parts)
+
+    def query(self, *batches: Batch) -> Query:
+        """The loss of batches, as methods query it."""
+        return Query(self, batches)
 
     @torch.inference_mode()
     def score(self, examples: Sequence[Encoded], batch_size: int = 64) -> Score:
@@ -208,15 +219,18 @@ class Evaluator:
         make = answer_batch if self.scoring.loss == "answer" else choice_batch
         return make(examples, pad_id=self.pad_id, device=self.device, extra_padding=extra_padding)
 
-    def _sum(self, batch: Batch) -> tuple[torch.Tensor, int]:
-        """The loss summed over a batch, and how many examples or tokens it is summed over."""
-        if isinstance(batch, ChoiceBatch):
-            scores_BO = option_log_probs(self.model, batch) / batch.count_BO
-            return cross_entropy(scores_BO, batch.label_B, reduction="sum"), len(batch)
-        if isinstance(batch, AnswerBatch):
-            return -answer_log_probs(self.model, batch).sum(), batch.count
-        found = map(token_f1, self._generate(batch.examples), (example.answers for example in batch.examples))
-        return torch.tensor(len(batch) - sum(found)), len(batch)
+    def _sums(self, batch: Batch, points: int) -> tuple[torch.Tensor, int]:
+        """The loss summed over a batch at each point, and how many examples or tokens it is summed over."""
+        if isinstance(batch, PromptBatch):
+            found = map(token_f1, self._generate(batch.examples), (example.answers for example in batch.examples))
+            return torch.tensor([len(batch) - sum(found)]), len(batch)
+        every = batch if points == 1 else batch.repeated(points)
+        if isinstance(every, ChoiceBatch):
+            scores_BO = option_log_probs(self.model, every, points) / every.count_BO
+            losses_B, weight = cross_entropy(scores_BO, every.label_B, reduction="none"), len(batch)
+        else:
+            losses_B, weight = -answer_log_probs(self.model, every).sum(dim=1), every.count
+        return losses_B.view(points, -1).sum(dim=1), weight
 
     def _generate(self, examples: Sequence[Encoded]) -> list[str]:
         if self.tokenizer is None:

@@ -1,14 +1,12 @@
 """The noise of an evaluation: added on purpose, and measured."""
 
-import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 
 import torch
 
 from zo_runner.budget import Ledger
-from zo_runner.directions import Closure
+from zo_runner.directions import Closure, Direction, ReadsPoints, points_at_once
 from zo_runner.encoding import Encoded
 from zo_runner.evaluation import Evaluator
 from zo_runner.seeds import generator, normal
@@ -50,8 +48,7 @@ class Noise:
 
     def observed(self, loss: Closure, *path: str | int) -> Closure:
         """The loss as a query sees it: every evaluation has noise of its own, by `path` and its number."""
-        count = itertools.count()
-        return lambda: self.disturb(loss(), *path, next(count))
+        return Observed(self, loss, path)
 
     def re_evaluations(
         self, evaluator: Evaluator, ledger: Ledger, examples: Sequence[Encoded], place: int, *path: str | int
@@ -69,6 +66,41 @@ class Noise:
         with ledger.clock("noise"), torch.inference_mode():
             for repeat in range(self.repeats):
                 batches = evaluator.batches(*self.variant(examples, place, repeat))
-                closure = ledger.meter(partial(evaluator.loss, *batches), purpose="noise")
+                closure = ledger.meter(evaluator.query(*batches), purpose="noise")
                 losses.append(float(self.disturb(closure(), *path, repeat)))
         return losses
+
+
+@dataclass
+class Observed:
+    """A loss with noise of its own at every evaluation.
+
+    Attributes:
+        noise: that is added.
+        loss: without it.
+        path: names the noise, with the number of the evaluation.
+        count: evaluations so far.
+    """
+
+    noise: Noise
+    loss: Closure
+    path: tuple[str | int, ...]
+    count: int = 0
+
+    def __call__(self) -> torch.Tensor:
+        """The loss at the parameters."""
+        return self._disturbed(self.loss())
+
+    def at_once(self, directions: Sequence[Direction]) -> int:
+        """As the loss's, where it has such."""
+        return points_at_once(self.loss, directions)
+
+    def at(self, directions: Sequence[Direction], offsets: Sequence[float]) -> torch.Tensor:
+        """The losses at several points, each with noise of its own."""
+        assert isinstance(self.loss, ReadsPoints)
+        losses = self.loss.at(directions, offsets)
+        return torch.stack([self._disturbed(loss) for loss in losses]) if self.noise.std else losses
+
+    def _disturbed(self, loss: torch.Tensor) -> torch.Tensor:
+        self.count += 1
+        return self.noise.disturb(loss, *self.path, self.count - 1)

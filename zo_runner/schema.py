@@ -129,6 +129,8 @@ class RuntimeConfig:
     device: str = "auto"
     dtype: str = "float32"
     threads: int | None = None
+    evaluation: str = "auto"
+    fold: bool | None = None
     test: bool = True
 
 

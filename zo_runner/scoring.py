@@ -15,17 +15,18 @@ Model = PreTrainedModel | PeftModel
 WORKSPACE_BYTES = 1 << 30
 
 
-def option_log_probs(model: Model, batch: ChoiceBatch) -> torch.Tensor:
+def option_log_probs(model: Model, batch: ChoiceBatch, points: int = 1) -> torch.Tensor:
     """Summed log p(option | prompt) in nats, [B, O] float32; -inf where there is no option.
 
     All options of an example share the forward of its prompt. The first token of each is read off its last position;
-    what is left of longer options is read with the prompt's keys and values.
+    what is left of longer options is read with the prompt's keys and values. Rows that are repeated for several points
+    stay ordered by point in every forward.
     """
     last_B1 = batch.length_B[:, None] - 1
     out = model(input_ids=batch.ids_BT, use_cache=batch.rest is not None, logits_to_keep=last_B1)
     sums_BO = _log_softmax(out.logits)[:, 0].gather(1, batch.first_BO)
     if batch.rest is not None:
-        rest_R = _continued(model, batch, batch.rest, out.past_key_values)
+        rest_R = _continued(model, batch, batch.rest, out.past_key_values, points)
         sums_BO = sums_BO.index_put((batch.rest.row_R, batch.rest.option_R), rest_R, accumulate=True)
     return sums_BO.masked_fill(~batch.real_BO, -torch.inf)
 
@@ -36,16 +37,17 @@ def answer_log_probs(model: Model, batch: AnswerBatch) -> torch.Tensor:
     return _of_targets(out.logits, batch.targets_BK, batch.real_BK)
 
 
-def _continued(model: Model, batch: ChoiceBatch, rest: Continuations, cache: Any) -> torch.Tensor:
+def _continued(model: Model, batch: ChoiceBatch, rest: Continuations, cache: Any, points: int) -> torch.Tensor:
     """Summed log-probabilities of the options' tokens after the first, [R]."""
     rows, width = rest.ids_RS.shape
     examples, prompt_width = batch.ids_BT.shape
     cached = sum(layer.keys.nbytes + layer.values.nbytes for layer in cache.layers) // examples
     vocabulary = model.get_output_embeddings().weight.shape[0]
-    at_once = max(1, WORKSPACE_BYTES // (cached + 4 * width * vocabulary))
+    at_once = max(1, WORKSPACE_BYTES // (cached + 4 * width * vocabulary) // points)
+    by_point = torch.arange(rows, device=rest.row_R.device).view(points, -1)
     sums = []
-    for start in range(0, rows, at_once):
-        part = rest.part(start, start + at_once)
+    for index in by_point.split(at_once, dim=1):
+        part = rest.rows(index.flatten())
         length_R1 = batch.length_B[part.row_R][:, None]
         seen = torch.arange(prompt_width, device=length_R1.device)[None, :] < length_R1
         out = model(
@@ -56,8 +58,8 @@ def _continued(model: Model, batch: ChoiceBatch, rest: Continuations, cache: Any
             past_key_values=_selected(cache, part.row_R),
             use_cache=True,
         )
-        sums.append(_of_targets(out.logits, part.targets_RS, part.real_RS).sum(dim=1))
-    return torch.cat(sums)
+        sums.append(_of_targets(out.logits, part.targets_RS, part.real_RS).sum(dim=1).view(points, -1))
+    return torch.cat(sums, dim=1).flatten()
 
 
 def _selected(cache: Any, rows: torch.Tensor) -> Any:

@@ -9,7 +9,6 @@ import itertools
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,7 @@ from zo_runner import adapters
 from zo_runner.assemble import Ground, method_of
 from zo_runner.atoms import lora_alpha
 from zo_runner.budget import Budget, Ledger
-from zo_runner.directions import Direction, losses_along
+from zo_runner.directions import Direction, losses_at
 from zo_runner.encoding import Encoded
 from zo_runner.errors import invalid
 from zo_runner.methods import AR1ZO
@@ -33,6 +32,9 @@ from zo_runner.seeds import fold_in
 from zo_runner.snr import loss_noise_variance
 
 Groups = list[dict[str, Any]]
+
+# Directions that exist at once: those of all atoms are as large as the adapter.
+DIRECTIONS_AT_ONCE = 16
 
 
 @dataclass(frozen=True)
@@ -114,16 +116,18 @@ class Study:
         """Take the steps that lead from the initialisation to the operating point."""
         method = method_of(self.cfg, point.groups, self.cfg.seeds.direction)
         order = BatchOrder(len(self.train), self.cfg.batch_size, self.cfg.seeds.order)
-        evaluator = self.on.evaluator(point.model)
+        evaluator = self.on.evaluator(point.model, self.cfg.runtime)
         for step in range(self.cfg.probe.steps):
             batches = evaluator.batches([self.train[i] for i in order[step]])
-            method.step(partial(evaluator.loss, *batches))
+            method.step(evaluator.query(*batches))
 
     @torch.no_grad()
     def _draw(self, point: Point, atoms: str, exact: Groups | None, sigma2: float) -> "Drawn":
         """Slopes along the cell's directions at one point."""
-        evaluator = self.on.evaluator(point.model)
-        batches = evaluator.batches(self.batch)
+        evaluator = self.on.evaluator(point.model, self.cfg.runtime)
+        query = evaluator.query(*evaluator.batches(self.batch))
+        # The path leaves rank and scaling out: the same added noise in every cell.
+        closure = self.ledger.meter(self.noise.observed(query, "probe", point.init))
         seed, eps = fold_in(self.cfg.seeds.direction, "probe", point.init), self.cfg.method.eps
 
         def directions(groups: Groups) -> AR1ZO:
@@ -132,15 +136,15 @@ class Study:
         moved = directions(point.groups)
         average = [{**g, "params": [torch.zeros_like(p) for p in g["params"]]} for g in point.groups]
         slopes, derivatives = [], []
-        for i in range(self.per_init):
-            # The path leaves rank and scaling out: the same added noise in every cell.
-            closure = self.noise.observed(partial(evaluator.loss, *batches), "probe", point.init, i)
-            plus, minus = losses_along(self.ledger.meter(closure), moved.direction(i), (eps, -eps))
-            slopes.append((plus - minus) / (2 * eps))
-            if exact is not None:
+        for start in range(0, self.per_init, DIRECTIONS_AT_ONCE):
+            some = range(start, min(start + DIRECTIONS_AT_ONCE, self.per_init))
+            losses = losses_at(closure, [moved.direction(i) for i in some], (eps, -eps))
+            slopes += [(plus - minus) / (2 * eps) for plus, minus in losses]
+        if exact is not None:
+            for i, slope in enumerate(slopes):
                 derivatives.append(_dot(directions(exact).direction(i)))
                 for part in directions(average).direction(i):
-                    part.view.add_(part.component, alpha=slopes[-1])
+                    part.view.add_(part.component, alpha=slope)
         cosine = _cosine(average, exact) if exact is not None else None
         return Drawn(point.init, tuple(slopes), tuple(derivatives), cosine, sigma2)
 

@@ -6,7 +6,6 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any, Literal, Protocol
 
 import torch
@@ -242,7 +241,7 @@ class Trainer:
             return finite(self._closure(coming, "calibration")())
 
     def _closure(self, coming: Coming, purpose: Literal["train", "calibration"]) -> Closure:
-        loss: Closure = partial(self.evaluator.loss, *coming.batches)
+        loss: Closure = self.evaluator.query(*coming.batches)
         if not self.method.needs_grad:  # noise is added to what is queried; a gradient would not feel it
             loss = self.noise.observed(loss, purpose, self.method.steps)
         return self.ledger.meter(

@@ -23,8 +23,12 @@ of gamma/r, since a literal multiplier alpha*r would make the signal grow with r
 query.
 """
 
+from functools import partial
+
+import torch
+
 from zo_runner.atoms import OFFSETS, ORDERS, Offsets, Order, atom, atom_at, factors
-from zo_runner.directions import Direction, Part
+from zo_runner.directions import Direction, Drawn, Slot, Thin
 from zo_runner.methods.base import Params, ZerothOrder
 from zo_runner.seeds import normal
 
@@ -82,13 +86,24 @@ class AR1ZO(ZerothOrder):
     def direction(self, step: int) -> Direction:
         """Standard normal numbers on the queried atoms, drawn on the CPU so that every device sees the same ones."""
         k = self.atom(step)
-        parts = []
+        slots: list[Slot] = []
+        thin = []
         for i, group in enumerate(self.param_groups):
             name = group.get("name", str(i))
-            a, b = factors(group)
-            if k is not None:
-                a, b = atom(a, b, (k + i * (self.offsets == "per_module")) % self.rank)
-            for side, view in (("A", a), ("B", b)):
-                z = normal(view.shape, self.seed, "direction", step, name, side)
-                parts.append(Part(view, z.to(view.device), group))
-        return parts
+            a_RI, b_OR = factors(group)
+            at = None if k is None else (k + i * (self.offsets == "per_module")) % self.rank
+            views = (a_RI, b_OR) if at is None else atom(a_RI, b_OR, at)
+            z_a, z_b = (
+                normal(view.shape, self.seed, "direction", step, name, side).to(view.device)
+                for side, view in zip("AB", views, strict=True)
+            )
+            slots += [(view, partial(_same, z), group) for view, z in zip(views, (z_a, z_b), strict=True)]
+            if at is None:
+                thin += [Thin(a_RI, None, z_a), Thin(b_OR, None, z_b)]
+            else:
+                thin += [Thin(a_RI, at, z_a[:, None]), Thin(b_OR, z_b[:, None], at)]
+        return Drawn(slots, thin=thin)
+
+
+def _same(z: torch.Tensor) -> torch.Tensor:
+    return z

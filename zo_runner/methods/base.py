@@ -17,11 +17,12 @@ from typing import Any, ClassVar, Literal
 
 import torch
 
-from zo_runner.directions import Closure, Direction, drawn, losses_along, move
+from zo_runner.directions import Closure, Direction, Drawn, Thin, losses_along, move
 from zo_runner.seeds import normal
 
 Params = Iterable[torch.Tensor] | Iterable[dict[str, Any]]
 Key = tuple[str, ...]
+Factors = tuple[torch.Tensor | None, torch.Tensor]
 
 
 @dataclass(frozen=True)
@@ -172,14 +173,24 @@ class ZerothOrder(Method):
         The key is the tensor's name; for the LoRA pair of a module the module's name and A or B; else its position.
         """
         for i, group in enumerate(self.param_groups):
-            names, pair = group.get("names"), "name" in group and len(group["params"]) == 2
+            names, pair = group.get("names"), is_pair(group)
             for j, param in enumerate(group["params"]):
                 key = (names[j],) if names else (group["name"], "AB"[j]) if pair else (f"{i}.{j}",)
                 yield key, param, group
 
     def over_tensors(self, component: Callable[[Key, torch.Tensor], torch.Tensor]) -> Direction:
         """The direction that has `component(key, parameter)` in every parameter."""
-        return drawn([(param, partial(component, key, param), group) for key, param, group in self.tensors()])
+        slots = [(param, partial(component, key, param), group) for key, param, group in self.tensors()]
+        return Drawn(slots, whole=all(map(is_pair, self.param_groups)))
+
+    def over_factors(self, factors: Callable[[Key, torch.Tensor], Factors]) -> Direction:
+        """The direction that has left @ right' in every parameter, from `factors(key, parameter)`.
+
+        For a parameter that is no matrix, `left` is None and `right` its component.
+        """
+        tensors = list(self.tensors())
+        thin = [Thin(param, *factors(key, param)) for key, param, _ in tensors]
+        return Drawn([(t.param, t.dense, group) for t, (_, _, group) in zip(thin, tensors, strict=True)], thin=thin)
 
     def normal(self, like: torch.Tensor, shape: tuple[int, ...], step: int, *key: str | int) -> torch.Tensor:
         """Standard normal numbers on the device of a parameter, in its working precision.
@@ -225,6 +236,11 @@ class ZerothOrder(Method):
     def _update(self, u: Direction, report: StepReport) -> None:
         """Move the parameters, and the state with them."""
         move(u, report.slopes[0])
+
+
+def is_pair(group: dict[str, Any]) -> bool:
+    """Whether a group is the LoRA pair of a module, as `adapters.lora_groups` makes it."""
+    return "name" in group and len(group["params"]) == 2
 
 
 def working_dtype(param: torch.Tensor) -> torch.dtype:

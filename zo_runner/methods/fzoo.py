@@ -12,19 +12,20 @@ Where sigma is 0 the losses say nothing, and the step is 0.
 
 Per step: N + 1 queries. Memory: a copy of the parameters, and N directions where they have up to KEPT_NUMBERS numbers
 in all, else one at a time, drawn again for the update.
-Differs from the reference code: the directions are evaluated one after the other, not in one batched pass, which
-changes seconds and not numbers; parameters are restored from a copy; the reported loss is l0.
+Differs from the reference code: over whole models the directions are evaluated one after the other, not in one batched
+pass, which changes seconds and not numbers; parameters are restored from a copy; the reported loss is l0.
 Source: Dang et al. 2025, arXiv:2506.09034 (abstract, and the authors' code; the full text was not available to us). Our
 readings, which the code bears out: the step has no 1/epsilon, which sigma, proportional to epsilon, would cancel; sigma
 is over the N perturbed losses, without l0. That sigma^2 divides by N - 1 is ours.
 """
 
+import itertools
 import statistics
 from typing import ClassVar, Literal
 
 import torch
 
-from zo_runner.directions import KEPT_NUMBERS, Closure, Direction, finite, losses_along, move
+from zo_runner.directions import KEPT_NUMBERS, Closure, Direction, finite, losses_along, losses_at, move
 from zo_runner.methods.base import Key, Params, StepReport, ZerothOrder, require_count
 
 
@@ -63,14 +64,14 @@ class FZOO(ZerothOrder):
         return self.over_tensors(component)
 
     def _query(self, closure: Closure, u: Direction) -> StepReport:
-        middle, losses = finite(closure()), []
-        self._drawn = [u]
-        for i in range(self.num_signs):
-            if i:
-                u = self.direction(self.steps, i)
-                if self.num_signs * self._size <= KEPT_NUMBERS:
-                    self._drawn.append(u)
-            losses += losses_along(closure, u, (self.eps,))
+        middle = finite(closure())
+        others = (self.direction(self.steps, i) for i in range(1, self.num_signs))
+        if self.num_signs * self._size <= KEPT_NUMBERS:
+            self._drawn = [u, *others]
+            losses = [loss for (loss,) in losses_at(closure, self._drawn, (self.eps,))]
+        else:
+            self._drawn = [u]
+            losses = [losses_along(closure, v, (self.eps,))[0] for v in itertools.chain([u], others)]
         slopes = tuple((loss - middle) / self.eps for loss in losses)
         return StepReport(self.steps, middle, slopes, self.param_groups[0]["lr"])
 

@@ -24,7 +24,7 @@ import math
 import torch
 
 from zo_runner.directions import Direction
-from zo_runner.methods.base import Key, Params, ZerothOrder, require_count
+from zo_runner.methods.base import Factors, Key, Params, ZerothOrder, require_count
 
 
 class LOZO(ZerothOrder):
@@ -63,8 +63,8 @@ class LOZO(ZerothOrder):
     def direction(self, step: int) -> Direction:
         """U V' / sqrt(r) in every matrix, z in every other tensor."""
 
-        def component(key: Key, param: torch.Tensor) -> torch.Tensor:
+        def factors(key: Key, param: torch.Tensor) -> Factors:
             left = self.left(param, step, *key)
-            return left if param.dim() != 2 else left @ self.right(param, step, *key).T / math.sqrt(self.rank)
+            return (left, self.right(param, step, *key) / math.sqrt(self.rank)) if param.dim() == 2 else (None, left)
 
-        return self.over_tensors(component)
+        return self.over_factors(factors)

@@ -26,7 +26,7 @@ import math
 import torch
 
 from zo_runner.directions import Direction
-from zo_runner.methods.base import Key, Params, ZerothOrder, require_count
+from zo_runner.methods.base import Factors, Key, Params, ZerothOrder, require_count
 
 Bases = tuple[torch.Tensor, torch.Tensor]
 
@@ -63,15 +63,17 @@ class SubZero(ZerothOrder):
     def direction(self, step: int) -> Direction:
         """sqrt(m n / r^2) U Z V' in every matrix, z in every other tensor."""
 
-        def component(key: Key, param: torch.Tensor) -> torch.Tensor:
+        def factors(key: Key, param: torch.Tensor) -> Factors:
             if key not in self._shapes:
-                return self.normal(param, tuple(param.shape), step, *key)
+                return None, self.normal(param, tuple(param.shape), step, *key)
             u_MR, v_NR = self.bases(key, param, step // self.interval)
             r = u_MR.shape[1]
-            z_RR = self.normal(param, (r, r), step, *key, "Z")
-            return (math.sqrt(param.numel()) / r * (u_MR @ z_RR @ v_NR.T)).reshape(param.shape)
+            left_MR = math.sqrt(param.numel()) / r * (u_MR @ self.normal(param, (r, r), step, *key, "Z"))
+            if self._shapes[key] == param.shape:
+                return left_MR, v_NR
+            return None, (left_MR @ v_NR.T).reshape(param.shape)
 
-        return self.over_tensors(component)
+        return self.over_factors(factors)
 
     def bases(self, key: Key, param: torch.Tensor, subspace: int) -> Bases:
         """U and V of a matrix in the subspace of that index; the latest ones are kept."""

@@ -1,0 +1,117 @@
+"""The loss of one batch as methods query it: where the parameters are, or at several points in one forward."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+import torch
+
+from zo_runner.batches import Batch, PromptBatch
+from zo_runner.directions import Direction, Drawn, Thin
+from zo_runner.folding import Fold
+from zo_runner.points import PointHooks
+
+if TYPE_CHECKING:
+    from zo_runner.evaluation import Evaluator
+
+Evaluation = Literal["auto", "batched", "sequential"]
+EVALUATIONS: tuple[str, ...] = get_args(Evaluation)
+
+# With evaluation=auto the most tokens, padding included, that a forward at several points may read. Beyond it a forward
+# is bound by arithmetic and gains nothing from more rows, which then cost memory and cache.
+CPU_TOKENS_AT_ONCE = 1024
+ACCELERATOR_TOKENS_AT_ONCE = 8192
+
+# The same with evaluation=batched, but for what a step needs.
+MOST_TOKENS_AT_ONCE = 16_384
+
+
+class Perturbed:
+    """A model at points around its parameters, which are not written to.
+
+    Args:
+        model: base model, or base with adapter.
+        evaluation: several points in a forward wherever it can be (batched), where it pays (auto), or never
+            (sequential).
+        fold: whether atoms that are not queried are folded into the weights; None where it pays.
+    """
+
+    def __init__(self, model: Any, evaluation: Evaluation, fold: bool | None) -> None:
+        self.hooks, self.evaluation = PointHooks(model), evaluation
+        folds = Fold.possible(model) and Fold.worthwhile(model) if fold is None else fold
+        self.fold = Fold(model) if folds else None
+        on_cpu = next(model.parameters()).device.type == "cpu"
+        self.tokens_at_once = CPU_TOKENS_AT_ONCE if on_cpu else ACCELERATOR_TOKENS_AT_ONCE
+
+    def at_once(self, directions: Sequence[Direction], tokens: int) -> int:
+        """Points in one forward; 0 where the parameters must be written to.
+
+        Args:
+            directions: the points lie on.
+            tokens: that one point reads, padding included.
+        """
+        thin = thin_of(directions)
+        if thin is None or not all(map(self.hooks.covers, thin)):
+            return 0
+        one = int(self.fold is not None and atoms_of(thin[:1]) is not None)
+        if self.evaluation == "sequential":
+            return one
+        if self.evaluation == "batched":
+            return max(MOST_TOKENS_AT_ONCE // tokens, 3)
+        points = self.tokens_at_once // tokens
+        return points if points > 1 else one
+
+    @contextmanager
+    def at(self, directions: Sequence[Direction], offsets: Sequence[float]) -> Iterator[None]:
+        """Within the block, forwards of rows that are repeated once per point are those at the points."""
+        thin = thin_of(directions)
+        assert thin is not None
+        if self.fold is None or atoms_of(thin) is None:
+            with self.hooks.at(thin, offsets):
+                yield
+            return
+        with self.fold.at(thin[0]), self.hooks.at([self.fold.of_one_atom(u) for u in thin], offsets):
+            yield
+
+
+class Query:
+    """The loss of some batches; each point is one query.
+
+    Args:
+        evaluator: turns batches into losses.
+        batches: of one step.
+    """
+
+    def __init__(self, evaluator: "Evaluator", batches: Sequence[Batch]) -> None:
+        self.evaluator, self.batches = evaluator, batches
+
+    def __call__(self) -> torch.Tensor:
+        """The loss at the parameters, 0-d float32."""
+        return self.evaluator.loss(*self.batches)
+
+    def at_once(self, directions: Sequence[Direction]) -> int:
+        """How many points one forward may read; 0 where the parameters must be written to."""
+        perturbed = self.evaluator.perturbed
+        read = [batch.ids_BT.numel() for batch in self.batches if not isinstance(batch, PromptBatch)]
+        if perturbed is None or len(read) < len(self.batches):
+            return 0
+        return perturbed.at_once(directions, sum(read))
+
+    def at(self, directions: Sequence[Direction], offsets: Sequence[float]) -> torch.Tensor:
+        """The losses at theta + t u, [D F] float32, for each u of `directions` and each t of `offsets` in turn."""
+        perturbed = self.evaluator.perturbed
+        assert perturbed is not None
+        with torch.no_grad(), perturbed.at(directions, offsets):
+            return self.evaluator.losses(self.batches, points=len(directions) * len(offsets))
+
+
+def thin_of(directions: Sequence[Direction]) -> list[Sequence[Thin]] | None:
+    """All of them as few numbers, or None."""
+    found = [u.thin if isinstance(u, Drawn) else None for u in directions]
+    return None if None in found else [thin for thin in found if thin is not None]
+
+
+def atoms_of(thin: Sequence[Sequence[Thin]]) -> list[int] | None:
+    """The atom that all directions perturb in each module; None where they perturb more, or different ones."""
+    first, *others = ([u.left for u in direction if isinstance(u.left, int)] for direction in thin)
+    return first if 2 * len(first) == len(thin[0]) and all(other == first for other in others) else None
