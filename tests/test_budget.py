@@ -7,6 +7,8 @@ import torch
 
 from tests.conformance.cases import method_of
 from zo_runner.budget import CHARGED, Budget, Ledger
+from zo_runner.directions import losses_at
+from zo_runner.noise import Noise
 
 
 def loss():
@@ -59,6 +61,39 @@ def test_nothing_is_spent_beyond_the_budget():
             ledger.meter(lambda: calls.append(1) or loss(), purpose=purpose)()
     assert len(calls) == ledger.charged == 3
     assert ledger.examples == 6
+
+
+class Line:
+    """A loss that can be read at several points: t along every direction."""
+
+    def __init__(self):
+        self.read = 0
+
+    def __call__(self):
+        return torch.tensor(0.0)
+
+    def reads(self, directions):
+        return True
+
+    def at(self, directions, offsets):
+        self.read += 1
+        return torch.tensor([float(t) for _ in directions for t in offsets])
+
+
+def test_points_that_are_read_at_once_are_as_many_queries_and_noise_of_their_own():
+    ledger, line = Ledger(Budget(queries=6)), Line()
+    closure = ledger.meter(Noise(std=0.1, seed=3).observed(line, "train", 0), examples=4, tokens=9)
+    found = losses_at(closure, [[], []], (1.0, -1.0))
+    assert (line.read, ledger.charged, ledger.examples, ledger.tokens) == (1, 4, 16, 36)
+    one_by_one = Noise(std=0.1, seed=3).observed(lambda: torch.tensor(0.0), "train", 0)
+    noise = [float(one_by_one()) for _ in range(4)]
+    assert [x for row in found for x in row] == pytest.approx(
+        [t + n for t, n in zip((1, -1, 1, -1), noise, strict=True)]
+    )
+    assert len(set(noise)) == 4
+    with pytest.raises(RuntimeError, match=r"^Query 8 exceeds the budget of 6 queries\.$"):
+        losses_at(closure, [[], []], (1.0, -1.0))
+    assert (line.read, ledger.charged) == (1, 4)
 
 
 def test_noise_is_booked_even_when_the_budget_is_spent():

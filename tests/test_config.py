@@ -86,6 +86,7 @@ def test_the_same_command_is_the_same_run_whatever_the_order_of_its_words():
     "override",
     [
         *("runtime.root=elsewhere", "runtime.device=cpu", "runtime.threads=2", "budget.log_every=7", "job=table"),
+        *("runtime.evaluation=batched", "runtime.fold=true"),
         *("tracker=none", "tracker.mode=offline", "tracker.project=other", "tracker.entity=somebody"),
         *("model=pocket_opt", "rank=8", "seeds.order=0", "budget.name=other"),
     ],
@@ -219,6 +220,7 @@ def test_build_binds_the_arguments_and_leaves_out_the_description():
         *(("noise.std", value, str(float(value)), "a finite number >= 0") for value in (-0.5, "inf", "nan")),
         ("job", "tarin", "'tarin'", "one of evaluate, probe, report, table, train"),
         ("runtime.dtype", "float64", "'float64'", "one of bfloat16, float16, float32"),
+        ("runtime.evaluation", "fast", "'fast'", "one of auto, batched, sequential"),
         ("method.scaling", "none", "'none'", "one of canonical, rslora, topology"),
         ("method.trains", "all", "'all'", "one of adapter, full"),
         ("tracker.mode", "maybe", "'maybe'", "one of auto, offline, online"),

@@ -14,6 +14,7 @@ from zo_runner.config import build, calibrates, granted, queries_slopes
 from zo_runner.encoding import Encoded, Encoder
 from zo_runner.errors import UserError, invalid
 from zo_runner.evaluation import Evaluator
+from zo_runner.folding import Fold
 from zo_runner.methods.base import Method, ZerothOrder
 from zo_runner.models import Base, load_base, pick_device, set_threads
 from zo_runner.order import BatchOrder
@@ -146,6 +147,7 @@ def assemble(cfg: DictConfig) -> Parts:
     except ValueError as error:
         raise UserError(str(error)) from None
     evaluator = on.evaluator(model, cfg.runtime)
+    _require_paths(cfg, evaluator, method)
 
     def tokens(batch: list[int]) -> int:
         return sum(part.tokens for part in evaluator.batches([train[i] for i in batch]))
@@ -161,6 +163,8 @@ def assemble(cfg: DictConfig) -> Parts:
         _require_budget(cfg, "tokens", step_tokens, lambda i: tokens(probed[i]))
     facts = {
         **on.facts,
+        "evaluation": cfg.runtime.evaluation,
+        "folded": evaluator.perturbed is not None and evaluator.perturbed.fold is not None,
         "trained_parameters": sum(p.numel() for group in method.param_groups for p in group["params"]),
         "first_prompt": first_prompt(on.splits.train[0].prompt, train[0]),
     }
@@ -182,6 +186,19 @@ def assemble(cfg: DictConfig) -> Parts:
         provenance,
         facts,
     )
+
+
+def _require_paths(cfg: DictConfig, evaluator: Evaluator, method: Method) -> None:
+    """Refuse a way of evaluation that was asked for and that the method's directions or the model do not allow."""
+    perturbed, name = evaluator.perturbed, cfg.method.name
+    assert perturbed is not None
+    if cfg.runtime.evaluation == "batched":
+        directions = [method.direction(0)] if isinstance(method, ZerothOrder) else []
+        if evaluator.scoring.loss == "f1" or not directions or not perturbed.reads(directions, 2, 1):
+            allowed = f"auto or sequential: perturbations of {name} cannot be added to a forward of {cfg.model.name}"
+            raise invalid("runtime.evaluation", "batched", allowed)
+    if cfg.runtime.fold and (method.num_atoms is None or not Fold.possible(evaluator.model)):
+        raise invalid("runtime.fold", True, "null or false but for one-atom methods on linear layers in float32")
 
 
 def _require_budget(cfg: DictConfig, unit: str, step: int, probe: Callable[[int], int]) -> None:

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 import torch
 
-from zo_runner.directions import Closure, Direction, ReadsPoints, points_at_once
+from zo_runner.directions import Closure, Direction, ReadsPoints, reads_points
 
 Purpose = Literal["train", "calibration", "noise"]
 Phase = Literal["train", "calibration", "noise", "eval"]
@@ -204,9 +204,9 @@ class Metered:
         with self._booked(self.count), torch.set_grad_enabled(self.needs_grad):
             return self.closure()
 
-    def at_once(self, directions: Sequence[Direction]) -> int:
+    def reads(self, directions: Sequence[Direction]) -> bool:
         """As the closure's, where it has such."""
-        return points_at_once(self.closure, directions)
+        return reads_points(self.closure, directions)
 
     def at(self, directions: Sequence[Direction], offsets: Sequence[float]) -> torch.Tensor:
         """The losses at several points; as many queries."""

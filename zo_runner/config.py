@@ -10,7 +10,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from zo_runner.errors import UserError, invalid, one_of
-from zo_runner.schema import ATOMS, AUTO, BUDGET_UNITS, DTYPES, JOBS, SCALINGS, TRAINS, RunConfig
+from zo_runner.schema import ATOMS, AUTO, BUDGET_UNITS, DTYPES, EVALUATIONS, JOBS, SCALINGS, TRAINS, RunConfig
 
 ALLOWED_TARGETS = ("zo_runner.", "torch.optim.")
 
@@ -63,6 +63,7 @@ def check(cfg: DictConfig) -> None:
         ("model.bos", ("native", "mezo")),
         ("evaluate.split", ("dev", "test")),
         ("runtime.dtype", DTYPES),
+        ("runtime.evaluation", EVALUATIONS),
         ("method.scaling", SCALINGS),
         ("method.trains", TRAINS),
     ):

@@ -90,8 +90,8 @@ class ReadsPoints(Protocol):
         """The loss at the parameters, 0-d."""
         ...
 
-    def at_once(self, directions: Sequence[Direction]) -> int:
-        """How many points on these directions one forward may read; 0 where they must be written to the parameters."""
+    def reads(self, directions: Sequence[Direction]) -> bool:
+        """Whether it can along these directions."""
         ...
 
     def at(self, directions: Sequence[Direction], offsets: Sequence[float]) -> torch.Tensor:
@@ -114,29 +114,22 @@ def losses_along(closure: Closure, direction: Direction, offsets: Sequence[float
 def losses_at(closure: Closure, directions: Sequence[Direction], offsets: Sequence[float]) -> list[list[float]]:
     """The losses at theta + t u for every t in `offsets`, along each u of `directions`. One query each.
 
-    The parameters are bit-identical afterwards. A closure that reads points is asked for several at once, and the
-    parameters are not written to.
+    The parameters are bit-identical afterwards. A closure that reads points is asked for all of them, and
+    the parameters are not written to.
 
     Raises:
         Diverged: a loss is not finite.
     """
-    at_once = points_at_once(closure, directions)
-    if not (at_once and isinstance(closure, ReadsPoints)):
+    if not reads_points(closure, directions):
         return [_one_by_one(closure, direction, offsets) for direction in directions]
-    if at_once < len(offsets):
-        return [[finite(closure.at([direction], [t])[0]) for t in offsets] for direction in directions]
-    losses: list[list[float]] = []
-    stride = at_once // len(offsets)
-    for start in range(0, len(directions), stride):
-        some = directions[start : start + stride]
-        values = closure.at(some, offsets)
-        losses += [[finite(value) for value in row] for row in values.view(len(some), len(offsets)).tolist()]
-    return losses
+    assert isinstance(closure, ReadsPoints)
+    losses = closure.at(directions, offsets).view(len(directions), len(offsets))
+    return [[finite(loss) for loss in row] for row in losses.tolist()]
 
 
-def points_at_once(closure: Closure, directions: Sequence[Direction]) -> int:
-    """How many points on `directions` the closure reads in one forward; 0 where it reads the parameters only."""
-    return closure.at_once(directions) if isinstance(closure, ReadsPoints) else 0
+def reads_points(closure: Closure, directions: Sequence[Direction]) -> bool:
+    """Whether a closure can read the loss along `directions` without writing to the parameters."""
+    return isinstance(closure, ReadsPoints) and closure.reads(directions)
 
 
 def _one_by_one(closure: Closure, direction: Direction, offsets: Sequence[float]) -> list[float]:

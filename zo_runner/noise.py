@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 
 from zo_runner.budget import Ledger
-from zo_runner.directions import Closure, Direction, ReadsPoints, points_at_once
+from zo_runner.directions import Closure, Direction, ReadsPoints, reads_points
 from zo_runner.encoding import Encoded
 from zo_runner.evaluation import Evaluator
 from zo_runner.seeds import generator, normal
@@ -91,9 +91,9 @@ class Observed:
         """The loss at the parameters."""
         return self._disturbed(self.loss())
 
-    def at_once(self, directions: Sequence[Direction]) -> int:
+    def reads(self, directions: Sequence[Direction]) -> bool:
         """As the loss's, where it has such."""
-        return points_at_once(self.loss, directions)
+        return reads_points(self.loss, directions)
 
     def at(self, directions: Sequence[Direction], offsets: Sequence[float]) -> torch.Tensor:
         """The losses at several points, each with noise of its own."""

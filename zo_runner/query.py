@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -14,8 +14,6 @@ from zo_runner.points import PointHooks
 if TYPE_CHECKING:
     from zo_runner.evaluation import Evaluator
 
-Evaluation = Literal["auto", "batched", "sequential"]
-EVALUATIONS: tuple[str, ...] = get_args(Evaluation)
 
 # With evaluation=auto the most tokens, padding included, that a forward at several points may read. Beyond it a forward
 # is bound by arithmetic and gains nothing from more rows, which then cost memory and cache.
@@ -31,35 +29,35 @@ class Perturbed:
 
     Args:
         model: base model, or base with adapter.
-        evaluation: several points in a forward wherever it can be (batched), where it pays (auto), or never
-            (sequential).
+        evaluation: "batched", several points in a forward wherever it can be; "auto", where it pays; "sequential",
+            never.
         fold: whether atoms that are not queried are folded into the weights; None where it pays.
     """
 
-    def __init__(self, model: Any, evaluation: Evaluation, fold: bool | None) -> None:
+    def __init__(self, model: Any, evaluation: str, fold: bool | None) -> None:
         self.hooks, self.evaluation = PointHooks(model), evaluation
-        folds = Fold.possible(model) and Fold.worthwhile(model) if fold is None else fold
+        folds = Fold.possible(model) and (Fold.worthwhile(model) if fold is None else fold)
         self.fold = Fold(model) if folds else None
         on_cpu = next(model.parameters()).device.type == "cpu"
         self.tokens_at_once = CPU_TOKENS_AT_ONCE if on_cpu else ACCELERATOR_TOKENS_AT_ONCE
 
-    def at_once(self, directions: Sequence[Direction], tokens: int) -> int:
-        """Points in one forward; 0 where the parameters must be written to.
+    def reads(self, directions: Sequence[Direction], offsets: int, tokens: int) -> int:
+        """Points that one forward reads; 0 where perturbations are to be written to the parameters.
 
         Args:
-            directions: the points lie on.
+            directions: that the points lie on.
+            offsets: on each direction.
             tokens: that one point reads, padding included.
         """
         thin = thin_of(directions)
         if thin is None or not all(map(self.hooks.covers, thin)):
             return 0
-        one = int(self.fold is not None and atoms_of(thin[:1]) is not None)
-        if self.evaluation == "sequential":
-            return one
         if self.evaluation == "batched":
-            return max(MOST_TOKENS_AT_ONCE // tokens, 3)
+            return max(MOST_TOKENS_AT_ONCE // tokens, offsets)
         points = self.tokens_at_once // tokens
-        return points if points > 1 else one
+        if self.evaluation == "auto" and points >= max(offsets, 2):
+            return points
+        return int(self.fold is not None and atoms_of(thin[:1]) is not None)
 
     @contextmanager
     def at(self, directions: Sequence[Direction], offsets: Sequence[float]) -> Iterator[None]:
@@ -89,20 +87,30 @@ class Query:
         """The loss at the parameters, 0-d float32."""
         return self.evaluator.loss(*self.batches)
 
-    def at_once(self, directions: Sequence[Direction]) -> int:
-        """How many points one forward may read; 0 where the parameters must be written to."""
+    def reads(self, directions: Sequence[Direction]) -> bool:
+        """Whether points on these directions are read without writing to the parameters."""
+        return self._at_once(directions, 2) > 0
+
+    def at(self, directions: Sequence[Direction], offsets: Sequence[float]) -> torch.Tensor:
+        """The losses at theta + t u, [D F] float32, for each u of `directions` and each t of `offsets` in turn."""
+        at_once, losses = self._at_once(directions, len(offsets)), []
+        stride = at_once // len(offsets)
+        if stride:
+            forwards = [(directions[i : i + stride], offsets) for i in range(0, len(directions), stride)]
+        else:
+            forwards = [([u], [t]) for u in directions for t in offsets]
+        assert self.evaluator.perturbed is not None
+        for some, at in forwards:
+            with torch.no_grad(), self.evaluator.perturbed.at(some, at):
+                losses.append(self.evaluator.losses(self.batches, points=len(some) * len(at)))
+        return torch.cat(losses)
+
+    def _at_once(self, directions: Sequence[Direction], offsets: int) -> int:
         perturbed = self.evaluator.perturbed
         read = [batch.ids_BT.numel() for batch in self.batches if not isinstance(batch, PromptBatch)]
         if perturbed is None or len(read) < len(self.batches):
             return 0
-        return perturbed.at_once(directions, sum(read))
-
-    def at(self, directions: Sequence[Direction], offsets: Sequence[float]) -> torch.Tensor:
-        """The losses at theta + t u, [D F] float32, for each u of `directions` and each t of `offsets` in turn."""
-        perturbed = self.evaluator.perturbed
-        assert perturbed is not None
-        with torch.no_grad(), perturbed.at(directions, offsets):
-            return self.evaluator.losses(self.batches, points=len(directions) * len(offsets))
+        return perturbed.reads(directions, offsets, sum(read))
 
 
 def thin_of(directions: Sequence[Direction]) -> list[Sequence[Thin]] | None:

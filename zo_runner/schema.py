@@ -13,6 +13,7 @@ JOBS = ("train", "evaluate", "probe", "table", "report")
 DTYPES = ("float32", "bfloat16", "float16")
 SCALINGS = ("canonical", "rslora", "topology")
 ATOMS = ("one", "all")
+EVALUATIONS = ("auto", "batched", "sequential")
 TRAINS = ("adapter", "full")
 AUTO = "auto"
 BUDGET_UNITS = ("queries", "tokens", "seconds")
@@ -120,7 +121,7 @@ class SeedsConfig:
 
 @dataclass
 class RuntimeConfig:
-    """Where and how to run. Only `dtype` may change a number, and only it is part of the run's identity.
+    """Where and how to run. Only `dtype`, which changes more than the last digits, is part of the run's identity.
 
     Without `test` the test split is left unread; the same command with it reads it later, from the saved parameters.
     """

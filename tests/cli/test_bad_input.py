@@ -27,6 +27,8 @@ def refusal(root, *words):
     [
         (["method=nope"], f"Invalid method: 'nope'. Must be one of {', '.join(METHODS)}."),
         (["rank=0"], "Invalid rank: 0. Must be an integer >= 1."),
+        (["method=mezo", "runtime.evaluation=batched"], "Invalid runtime.evaluation: 'batched'. Must be auto or seq"),
+        (["method=lora_zo", "runtime.fold=true"], "Invalid runtime.fold: True. Must be null or false but for one-atom"),
         (["rank=-1"], "Invalid rank: -1. Must be an integer >= 1."),
         (["rank=1.5"], "Invalid rank: '1.5'. Must be an integer."),
         (["rank=abc"], "Invalid rank: 'abc'. Must be an integer."),

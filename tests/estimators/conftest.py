@@ -121,3 +121,8 @@ def embedded_subject(name):
 @pytest.fixture(params=[*RANDOM, *EMBEDDED])
 def subject(request):
     return embedded_subject(request.param) if request.param in EMBEDDED else random_subject(request.param)
+
+
+@pytest.fixture
+def random_opt():
+    return random_subject("opt")
