@@ -111,11 +111,13 @@ def ground(cfg: DictConfig) -> Ground:
         trust_remote_code=cfg.model.trust_remote_code,
         device=device,
         dtype=cfg.runtime.dtype,
+        device_map=cfg.runtime.device_map,
     )
     threads = set_threads(base.model, cfg.runtime.threads)
     facts = {
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else str(device),
+        "device": ", ".join(torch.cuda.get_device_name(d) if d.type == "cuda" else str(d) for d in base.devices),
         "dtype": cfg.runtime.dtype,
+        "attention": base.attention,
         "threads": threads,
         "model_revision": base.revision,
         "examples": {"train": len(splits.train), "dev": len(splits.dev), "test": len(splits.test)},

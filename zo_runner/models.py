@@ -46,8 +46,18 @@ class Base:
 
     @property
     def device(self) -> torch.device:
-        """Where the model is."""
-        return self.model.device
+        """Where inputs go."""
+        return next(self.model.get_input_embeddings().parameters()).device
+
+    @property
+    def devices(self) -> list[torch.device]:
+        """Where the model is, the device of the inputs first."""
+        return list(dict.fromkeys([self.device, *(p.device for p in self.model.parameters())]))
+
+    @property
+    def attention(self) -> str:
+        """The implementation of attention that transformers runs."""
+        return str(self.model.config._attn_implementation)
 
     @property
     def pad_id(self) -> int:
@@ -97,6 +107,7 @@ def load_base(
     trust_remote_code: bool = False,
     device: torch.device,
     dtype: str,
+    device_map: str | None = None,
 ) -> Base:
     """Load a checkpoint and its tokenizer.
 
@@ -109,6 +120,7 @@ def load_base(
         trust_remote_code: run code that the checkpoint brings. Off unless a person says otherwise.
         device: where to put the model.
         dtype: of the weights; a checkpoint's own dtype is never taken silently.
+        device_map: None, or "auto" to spread the layers over all accelerators in place of `device`.
 
     Raises:
         UserError: nothing there, not a causal language model, or no way to reach it.
@@ -119,7 +131,7 @@ def load_base(
     transformers_logging.disable_progress_bar()
     try:
         tokenizer = AutoTokenizer.from_pretrained(source, **options)
-        model = AutoModelForCausalLM.from_pretrained(source, dtype=DTYPES[dtype], **options)
+        model = AutoModelForCausalLM.from_pretrained(source, dtype=DTYPES[dtype], device_map=device_map, **options)
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise UserError(
@@ -133,7 +145,10 @@ def load_base(
             raise invalid("model.bos", bos, f"native for this model: its tokenizer has no BOS, or no token {MEZO_BOS}")
     model.requires_grad_(False)
     model.eval()
-    torch.nn.Module.to(model, device)  # transformers types its own `to` wrongly
+    if device_map is None:
+        torch.nn.Module.to(model, device)  # transformers types its own `to` wrongly
+    elif any(p.is_meta for p in model.parameters()):  # on a disk, where it cannot be perturbed
+        raise invalid("runtime.device_map", device_map, "null: the model is larger than the memory of all devices")
     tokenizer.padding_side = "right"
     folder = Path(source)
     revision = content(folder) if folder.is_dir() else getattr(model.config, "_commit_hash", None)

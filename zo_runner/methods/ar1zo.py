@@ -24,6 +24,7 @@ query.
 """
 
 from zo_runner.atoms import OFFSETS, ORDERS, Offsets, Order, atom, atom_at, factors
+from zo_runner.devices import moved
 from zo_runner.directions import Direction, Part
 from zo_runner.methods.base import Params, ZerothOrder
 from zo_runner.seeds import normal
@@ -90,5 +91,5 @@ class AR1ZO(ZerothOrder):
                 a, b = atom(a, b, (k + i * (self.offsets == "per_module")) % self.rank)
             for side, view in (("A", a), ("B", b)):
                 z = normal(view.shape, self.seed, "direction", step, name, side)
-                parts.append(Part(view, z.to(view.device), group))
+                parts.append(Part(view, moved(z, view.device), group))
         return parts
