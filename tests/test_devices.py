@@ -1,19 +1,25 @@
 """Where tensors are and who waits for them: the same on every kind of device that this machine has."""
 
 from contextlib import contextmanager
+from functools import partial
+from types import SimpleNamespace
 
 import pytest
 import torch
 from accelerate import dispatch_model
+from torch._dynamo.utils import counters
 from torch.utils._python_dispatch import TorchDispatchMode
+from transformers import Qwen3Config, Qwen3ForCausalLM
 
 from tests.conformance.cases import METHODS, same_bits
 from zo_runner import adapters
 from zo_runner.config import build
 from zo_runner.devices import moved
 from zo_runner.encoding import Encoded
+from zo_runner.errors import UserError
 from zo_runner.evaluation import Evaluator
-from zo_runner.models import load_base
+from zo_runner.flops import FlopMeter
+from zo_runner.models import compile_forward, load_base
 from zo_runner.tasks.base import Scoring
 
 CPU = torch.device("cpu")
@@ -124,3 +130,32 @@ def test_a_model_in_pieces_takes_the_same_steps(method, trains, examples):
     assert stepped(*whole, method, examples) == stepped(*pieces, method, examples)
     for one, other in zip(whole[0], pieces[0], strict=True):
         assert same_bits(one["params"], other["params"])
+
+
+@pytest.mark.parametrize("trains", ["adapter", "full"])
+def test_one_compiled_graph_serves_batches_of_any_shape_at_parameters_of_any_value(trains, monkeypatch):
+    """Also where parameters are pointed at other numbers. The graph runs without code generation, which is slow."""
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
+    config = Qwen3Config(vocab_size=64, hidden_size=32, num_hidden_layers=1, intermediate_size=64, head_dim=8)
+    model = Qwen3ForCausalLM(config).eval().requires_grad_(False)
+    compile_forward(model)
+    groups, evaluator = with_groups(SimpleNamespace(model=model, pad_id=0, context=None), trains)
+    meter, before = FlopMeter(model), counters["stats"]["unique_graphs"]
+    for rows in (4, 2, 3):  # of one row torch always makes a graph of its own
+        for p in (p for group in groups for p in group["params"]):
+            p.data = p.data + 0.01
+            p.add_(0.01)
+        batches, seen = evaluator.batches(EXAMPLES[:rows]), []
+        for stance in ("default", "force_eager"):
+            counted = meter.total
+            with torch.no_grad(), torch.compiler.set_stance(stance):
+                seen.append((float(evaluator.loss(*batches)), meter.total - counted))
+        assert seen[0] == pytest.approx(seen[1], rel=1e-5)
+    assert counters["stats"]["unique_graphs"] == before + 1
+
+
+def test_compiling_without_a_compiler_is_refused(monkeypatch):
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.delenv("CXX", raising=False)
+    with pytest.raises(UserError, match=r"^Invalid runtime\.compile: True\. Must be false on a CPU without"):
+        compile_forward(load_base("pocket_opt", embedded=True, device=CPU, dtype="float32").model)

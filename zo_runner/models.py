@@ -1,6 +1,7 @@
 """The base model, its tokenizer, and the device and dtype they live on."""
 
 import os
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -96,6 +97,22 @@ def set_threads(model: PreTrainedModel, threads: int | None) -> int:
         threads = (os.cpu_count() or 1) if many else 1
     torch.set_num_threads(threads)
     return threads
+
+
+def compile_forward(model: PreTrainedModel) -> None:
+    """Fuse the forward of the model's layers by torch.compile, in place, for batches of any size and length.
+
+    The first batches take a minute or more. Adapters may be attached afterwards; numbers change by rounding. What
+    listens at the body and at the output layer stays outside: its counts would tie the graph to one shape.
+
+    Raises:
+        UserError: a model on a CPU, and no C++ compiler.
+    """
+    compilers = (os.environ.get("CXX", "g++"), "clang++")
+    if model.device.type == "cpu" and not any(map(shutil.which, compilers)):
+        raise invalid("runtime.compile", True, "false on a CPU without a C++ compiler (g++)")
+    body = model.get_decoder()
+    body.forward = torch.compile(body.forward, dynamic=True)
 
 
 def load_base(
