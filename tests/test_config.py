@@ -219,6 +219,7 @@ def test_build_binds_the_arguments_and_leaves_out_the_description():
         *(("alpha", value, str(float(value)), "a finite number > 0") for value in (0, -1, "inf", "nan")),
         *(("noise.std", value, str(float(value)), "a finite number >= 0") for value in (-0.5, "inf", "nan")),
         ("job", "tarin", "'tarin'", "one of evaluate, probe, report, table, train"),
+        ("runtime.device_map", "balanced", "'balanced'", "null, or auto"),
         ("runtime.dtype", "float64", "'float64'", "one of bfloat16, float16, float32"),
         ("runtime.evaluation", "fast", "'fast'", "one of auto, batched, sequential"),
         ("method.scaling", "none", "'none'", "one of canonical, rslora, topology"),
@@ -238,6 +239,11 @@ def test_a_value_out_of_range_is_refused_by_key_value_and_range(key, value, show
         config.check(cfg)
     assert str(refusal.value).startswith(f"Invalid {key}: {shown}. Must be {allowed}")
     assert str(refusal.value).endswith(".")
+
+
+def test_a_device_map_leaves_no_device_to_choose():
+    with pytest.raises(UserError, match=r"Invalid runtime\.device: 'cpu'\. Must be auto with runtime\.device_map=auto"):
+        config.check(configure("runtime.device_map=auto", "runtime.device=cpu"))
 
 
 @pytest.mark.parametrize(

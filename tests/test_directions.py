@@ -2,12 +2,13 @@
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from tests.conformance.cases import ZEROTH_ORDER, Problem, direction_of, groups_of, method_of, same_bits
+from tests.conformance.cases import METHODS, ZEROTH_ORDER, Problem, direction_of, groups_of, method_of, same_bits
 from zo_runner import directions
 from zo_runner.directions import Part, finite, losses_along, move
 from zo_runner.errors import Diverged
-from zo_runner.seeds import normal
+from zo_runner.seeds import normal, signs
 
 
 def test_losses_are_read_at_the_offsets_in_order_and_always_from_the_origin():
@@ -29,6 +30,70 @@ def test_a_direction_may_cover_part_of_a_tensor():
     assert not theta.any()
     move(columns, 2.0)
     assert theta.tolist() == [[0, -1, 0, 0], [0, -1, 0, 0], [0, -1, -0.5, -0.5]]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
+def test_a_whole_parameter_and_the_same_as_views_are_looked_at_in_the_same_points(dtype):
+    """A parameter is pointed at other numbers, a view of it is overwritten: the same bits either way, in each dtype."""
+    start, u = (
+        normal((6, 5), 0, "start").to(dtype),
+        normal((5, 6), 0, "u").to(torch.promote_types(dtype, torch.float32)),
+    )
+    seen = []
+    for cut in (False, True):
+        theta = torch.nn.Parameter(start.clone().T, requires_grad=False)  # not contiguous
+        held, points = theta.data_ptr(), []
+        rows = zip(theta, u, strict=True) if cut else [(theta, u)]
+        direction = [Part(view, component, {"lr": 0.1}) for view, component in rows]
+        losses_along(
+            lambda theta=theta, points=points: points.append(theta.clone()) or 0.0, direction, (0.1, -0.1, 0.0)
+        )
+        assert theta.data_ptr() == held
+        assert theta.stride() == (1, 5)
+        seen.append([*points, theta.clone()])
+    assert all(torch.equal(one, other) for one, other in zip(*seen, strict=True))
+    assert torch.equal(seen[0][-1], start.T)
+
+
+def test_an_offset_is_one_pass_over_a_parameter_and_a_step_three():
+    """Every number is written once for each query and once by the update, beside the numbers of the direction."""
+    problem = Problem(groups_of(METHODS["mezo"]))
+    method, losses = method_of(METHODS["mezo"], problem), iter([2.0, 1.0])
+    with Written() as written:
+        method.step(lambda: next(losses))
+    assert written.numbers == 3 * len(problem.flat())
+    draws = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(directions, "KEPT_NUMBERS", 0)
+        patch.setattr(method, "normal", lambda like, shape, *path: draws.append(shape) or normal(shape, 0, *path))
+        method.step(problem.loss)
+    assert len(draws) == 3 * len(problem.parameters)
+
+
+class Written(TorchDispatchMode):
+    """Counts the numbers that are written to tensors other than random ones."""
+
+    def __init__(self):
+        super().__init__()
+        self.numbers = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        drawn_or_nothing = (torch.ops.aten.randn, torch.ops.aten.empty_like, torch.ops.aten.detach)
+        if isinstance(out, torch.Tensor) and func.overloadpacket not in drawn_or_nothing:
+            self.numbers += out.numel()
+        return out
+
+
+@pytest.mark.parametrize("closure_fails", ["at once", "at the second point"])
+def test_parameters_that_the_closure_held_before_are_theirs_again_when_it_raises(closure_fails):
+    theta = torch.nn.Parameter(torch.tensor([-0.0, 1e-40, 3e7]), requires_grad=False)
+    own, before = theta.data, theta.data.clone()
+    losses = iter([] if closure_fails == "at once" else [1.0])
+    with pytest.raises(StopIteration):
+        losses_along(lambda: next(losses), [Part(theta, torch.ones(3), {"lr": 1.0})], (0.1, -0.1))
+    assert same_bits([theta, own], [before, before])
+    assert theta.data_ptr() == own.data_ptr()
 
 
 @pytest.mark.parametrize(("lr", "slope"), [(0.0, 3.0), (0.1, 0.0), (-0.0, 3.0)])
@@ -80,9 +145,10 @@ def test_the_numbers_of_a_direction_come_from_the_documented_streams(node, probl
         if node["trains"] == "full"
         else [(group["name"], side) for group in problem.groups for side in "AB"]
     )
+    draw = signs if node.get("distribution") == "rademacher" else normal
     for step in (0, 5):
         for path, part in zip(names, method.direction(step), strict=True):
-            assert torch.equal(part.component, normal(part.view.shape, 4, "direction", step, *path))
+            assert torch.equal(part.component, draw(part.view.shape, 4, "direction", step, *path))
 
 
 def test_a_direction_yields_the_same_numbers_each_time_it_is_read(node, problem):

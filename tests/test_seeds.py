@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from zo_runner.seeds import fold_in, generator, normal
+from zo_runner.seeds import fold_in, generator, normal, signs
 
 
 @pytest.mark.parametrize(
@@ -75,6 +75,27 @@ def test_draws_are_standard_normal_float32():
     assert z.dtype == torch.float32
     moments = [z.double().pow(k).mean().item() for k in (1, 2, 3, 4)]
     assert moments == pytest.approx([0, 1, 0, 3], abs=0.06)
+
+
+def test_signs_are_the_bits_of_bytes_so_that_no_row_of_eight_is_likelier_than_another():
+    drawn = torch.randint(256, (10,), generator=generator(3, "z"), dtype=torch.int32).tolist()
+    expected = [1.0 if byte >> bit & 1 else -1.0 for byte in drawn for bit in range(8)]
+    assert signs((80,), 3, "z").tolist() == expected
+    for shape in ((0,), (1,), (), (7, 11), (2, 3, 13)):
+        z = signs(shape, 3, "z")
+        assert z.shape == shape
+        assert z.is_contiguous()
+        assert z.flatten().tolist() == expected[: z.numel()]
+
+
+def test_signs_are_fair_and_independent():
+    """Every bit of a byte on its own, neighbours, and neighbouring streams: means of n signs are within 5/sqrt(n)."""
+    z, other = signs((80_000,), 0, "z"), signs((80_000,), 0, "y")
+    assert set(z.tolist()) == {-1.0, 1.0}
+    assert (z.reshape(-1, 8).mean(dim=0).abs() < 5 / 10_000**0.5).all()
+    for lag in (1, 2, 7, 8, 9):
+        assert (z[lag:] * z[:-lag]).mean().abs() < 5 / 80_000**0.5
+    assert (z * other).mean().abs() < 5 / 80_000**0.5
 
 
 def test_draws_come_from_the_start_of_the_stream_every_time():

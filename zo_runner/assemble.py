@@ -16,7 +16,7 @@ from zo_runner.errors import UserError, invalid
 from zo_runner.evaluation import Evaluator
 from zo_runner.folding import Fold
 from zo_runner.methods.base import Method, ZerothOrder
-from zo_runner.models import Base, load_base, pick_device, set_threads
+from zo_runner.models import Base, compile_forward, load_base, pick_device, set_threads
 from zo_runner.order import BatchOrder
 from zo_runner.query import Perturbed
 from zo_runner.records import SCHEMA, RunDirectory
@@ -114,11 +114,16 @@ def ground(cfg: DictConfig) -> Ground:
         trust_remote_code=cfg.model.trust_remote_code,
         device=device,
         dtype=cfg.runtime.dtype,
+        device_map=cfg.runtime.device_map,
     )
     threads = set_threads(base.model, cfg.runtime.threads)
+    if cfg.runtime.compile:
+        compile_forward(base.model)
     facts = {
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else str(device),
+        "device": ", ".join(torch.cuda.get_device_name(d) if d.type == "cuda" else str(d) for d in base.devices),
         "dtype": cfg.runtime.dtype,
+        "attention": base.attention,
+        "compiled": cfg.runtime.compile,
         "threads": threads,
         "model_revision": base.revision,
         "examples": {"train": len(splits.train), "dev": len(splits.dev), "test": len(splits.test)},

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from zo_runner.devices import moved
 from zo_runner.encoding import Encoded
 
 
@@ -147,8 +148,8 @@ def choice_batch(
     if longer:
         rows, options, texts = zip(*longer, strict=True)
         rest = Continuations(
-            row_R=torch.tensor(rows, device=device),
-            option_R=torch.tensor(options, device=device),
+            row_R=moved(torch.tensor(rows), device),
+            option_R=moved(torch.tensor(options), device),
             ids_RS=_padded([text[:-1] for text in texts], pad_id, device),
             targets_RS=_padded([text[1:] for text in texts], 0, device),
             real_RS=_real([len(text) - 1 for text in texts], device),
@@ -156,11 +157,11 @@ def choice_batch(
     prefixes = [example.prefix for example in examples]
     return ChoiceBatch(
         ids_BT=_padded(prefixes, pad_id, device, extra_padding),
-        length_B=torch.tensor([len(prefix) for prefix in prefixes], device=device),
+        length_B=moved(torch.tensor([len(prefix) for prefix in prefixes]), device),
         first_BO=_padded([[option[0] for option in example.options] for example in examples], 0, device),
         real_BO=_real([len(example.options) for example in examples], device),
         count_BO=_padded([[len(option) for option in example.options] for example in examples], 1, device),
-        label_B=torch.tensor([example.correct[0] for example in examples], device=device),
+        label_B=moved(torch.tensor([example.correct[0] for example in examples]), device),
         rest=rest,
         tokens=sum(map(len, prefixes)) + sum(len(text) - 1 for _, _, text in longer),
     )
@@ -212,8 +213,8 @@ def _padded(
     rows: Sequence[Sequence[int]], fill: int, device: torch.device | str, extra_padding: int = 0
 ) -> torch.Tensor:
     width = max(map(len, rows)) + extra_padding
-    return torch.tensor([[*row, *[fill] * (width - len(row))] for row in rows]).to(device)
+    return moved(torch.tensor([[*row, *[fill] * (width - len(row))] for row in rows]), device)
 
 
 def _real(lengths: Sequence[int], device: torch.device | str) -> torch.Tensor:
-    return torch.arange(max(lengths))[None, :].lt(torch.tensor(lengths)[:, None]).to(device)
+    return moved(torch.arange(max(lengths))[None, :].lt(torch.tensor(lengths)[:, None]), device)

@@ -69,6 +69,10 @@ def check(cfg: DictConfig) -> None:
     ):
         if OmegaConf.select(cfg, key) not in options:
             raise invalid(key, OmegaConf.select(cfg, key), one_of(options))
+    if cfg.runtime.device_map not in (None, AUTO):
+        raise invalid("runtime.device_map", cfg.runtime.device_map, "null, or auto for a model beyond one accelerator")
+    if cfg.runtime.device_map and cfg.runtime.device != AUTO:
+        raise invalid("runtime.device", cfg.runtime.device, "auto with runtime.device_map=auto")
     if cfg.method.trains == "full" and not set(OF_PAIRS).isdisjoint(cfg.method):
         raise invalid("method.trains", "full", "adapter, since the method moves the two factors of LoRA together")
     if cfg.tracker.mode not in ("auto", "online", "offline"):

@@ -56,7 +56,7 @@ def execute(cfg: DictConfig, known: dict[str, Any], directory: RunDirectory) -> 
         "metrics": {cfg.evaluate.split: score.as_dict()},
         "examples": len(examples),
         "seconds": {"eval": now - begun, "total": now - started},
-        "peak_memory_bytes": memory.read(on.base.device),
+        "peak_memory_bytes": memory.read(*on.base.devices),
     }
     directory.finish(result)
     return result

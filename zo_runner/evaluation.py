@@ -81,7 +81,8 @@ class Evaluator:
     ) -> None:
         self.perturbed = perturbed
         self.model, self.scoring, self.pad_id, self.context, self.tokenizer = model, scoring, pad_id, context, tokenizer
-        self.device = model.device
+        # Where inputs begin, wherever the layers are.
+        self.device = next(model.get_input_embeddings().parameters()).device
         on_cpu, parameters = self.device.type == "cpu", model.num_parameters()
         self.overhead = (
             CPU_OVERHEAD_TOKENS + CPU_OVERHEAD_PARAMETERS // parameters if on_cpu else ACCELERATOR_OVERHEAD_TOKENS

@@ -51,10 +51,10 @@ class PeakMemory:
         except OSError:
             self._reset = False
 
-    def read(self, device: torch.device) -> int:
-        """Peak in bytes for a run on `device`."""
-        if device.type == "cuda":
-            return torch.cuda.max_memory_allocated(device)
+    def read(self, *devices: torch.device) -> int:
+        """Peak in bytes for a run on `devices`: of several accelerators the sum of the peaks of each."""
+        if devices[0].type == "cuda":
+            return sum(torch.cuda.max_memory_allocated(device) for device in devices if device.type == "cuda")
         try:
             for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
                 if line.startswith("VmHWM:"):
@@ -64,15 +64,15 @@ class PeakMemory:
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         return peak if sys.platform == "darwin" else peak * 1024
 
-    def what(self, device: torch.device) -> str:
-        """What `read` means on `device`."""
-        if device.type == "cuda":
+    def what(self, *devices: torch.device) -> str:
+        """What `read` means on `devices`."""
+        if devices[0].type == "cuda":
             return CUDA
         return RESIDENT if self._reset else RESIDENT_EVER
 
-    def facts(self, device: torch.device) -> dict[str, Any]:
+    def facts(self, *devices: torch.device) -> dict[str, Any]:
         """The peak and its meaning, as they enter result.json."""
-        return {"peak_memory_bytes": self.read(device), "peak_memory_of": self.what(device)}
+        return {"peak_memory_bytes": self.read(*devices), "peak_memory_of": self.what(*devices)}
 
 
 def _return_free_memory() -> None:

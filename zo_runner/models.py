@@ -1,6 +1,7 @@
 """The base model, its tokenizer, and the device and dtype they live on."""
 
 import os
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -46,8 +47,18 @@ class Base:
 
     @property
     def device(self) -> torch.device:
-        """Where the model is."""
-        return self.model.device
+        """Where inputs go."""
+        return next(self.model.get_input_embeddings().parameters()).device
+
+    @property
+    def devices(self) -> list[torch.device]:
+        """Where the model is, the device of the inputs first."""
+        return list(dict.fromkeys([self.device, *(p.device for p in self.model.parameters())]))
+
+    @property
+    def attention(self) -> str:
+        """The implementation of attention that transformers runs."""
+        return str(self.model.config._attn_implementation)
 
     @property
     def pad_id(self) -> int:
@@ -88,6 +99,22 @@ def set_threads(model: PreTrainedModel, threads: int | None) -> int:
     return threads
 
 
+def compile_forward(model: PreTrainedModel) -> None:
+    """Fuse the forward of the model's layers by torch.compile, in place, for batches of any size and length.
+
+    The first batches take a minute or more. Adapters may be attached afterwards; numbers change by rounding. What
+    listens at the body and at the output layer stays outside: its counts would tie the graph to one shape.
+
+    Raises:
+        UserError: a model on a CPU, and no C++ compiler.
+    """
+    compilers = (os.environ.get("CXX", "g++"), "clang++")
+    if model.device.type == "cpu" and not any(map(shutil.which, compilers)):
+        raise invalid("runtime.compile", True, "false on a CPU without a C++ compiler (g++)")
+    body = model.get_decoder()
+    body.forward = torch.compile(body.forward, dynamic=True)
+
+
 def load_base(
     path: str,
     *,
@@ -97,6 +124,7 @@ def load_base(
     trust_remote_code: bool = False,
     device: torch.device,
     dtype: str,
+    device_map: str | None = None,
 ) -> Base:
     """Load a checkpoint and its tokenizer.
 
@@ -109,6 +137,7 @@ def load_base(
         trust_remote_code: run code that the checkpoint brings. Off unless a person says otherwise.
         device: where to put the model.
         dtype: of the weights; a checkpoint's own dtype is never taken silently.
+        device_map: None, or "auto" to spread the layers over all accelerators in place of `device`.
 
     Raises:
         UserError: nothing there, not a causal language model, or no way to reach it.
@@ -119,7 +148,7 @@ def load_base(
     transformers_logging.disable_progress_bar()
     try:
         tokenizer = AutoTokenizer.from_pretrained(source, **options)
-        model = AutoModelForCausalLM.from_pretrained(source, dtype=DTYPES[dtype], **options)
+        model = AutoModelForCausalLM.from_pretrained(source, dtype=DTYPES[dtype], device_map=device_map, **options)
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise UserError(
@@ -133,7 +162,10 @@ def load_base(
             raise invalid("model.bos", bos, f"native for this model: its tokenizer has no BOS, or no token {MEZO_BOS}")
     model.requires_grad_(False)
     model.eval()
-    torch.nn.Module.to(model, device)  # transformers types its own `to` wrongly
+    if device_map is None:
+        torch.nn.Module.to(model, device)  # transformers types its own `to` wrongly
+    elif any(p.is_meta for p in model.parameters()):  # on a disk, where it cannot be perturbed
+        raise invalid("runtime.device_map", device_map, "null: the model is larger than the memory of all devices")
     tokenizer.padding_side = "right"
     folder = Path(source)
     revision = content(folder) if folder.is_dir() else getattr(model.config, "_commit_hash", None)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 
 from zo_runner.budget import Ledger
+from zo_runner.devices import moved
 from zo_runner.directions import Closure, Direction, ReadsPoints, reads_points
 from zo_runner.encoding import Encoded
 from zo_runner.evaluation import Evaluator
@@ -44,7 +45,7 @@ class Noise:
         """The loss with injected noise; every `path` has its own."""
         if self.std == 0.0:
             return loss
-        return loss + self.std * normal((), self.seed, "noise", *path).to(loss.device)
+        return loss + self.std * moved(normal((), self.seed, "noise", *path), loss.device)
 
     def observed(self, loss: Closure, *path: str | int) -> Closure:
         """The loss as a query sees it: every evaluation has noise of its own, by `path` and its number."""

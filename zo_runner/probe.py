@@ -49,7 +49,7 @@ def execute(cfg: DictConfig, known: dict[str, Any], directory: RunDirectory) -> 
         "cells": len(cells),
         "queries": {"probe": study.ledger.queries["train"], "noise": study.ledger.queries["noise"]},
         "seconds": {"total": time.perf_counter() - started},
-        "peak_memory_bytes": memory.read(on.base.device),
+        "peak_memory_bytes": memory.read(*on.base.devices),
         "report": text,
     }
     tracker.finish({"cells": len(cells)})

@@ -65,7 +65,7 @@ def execute(cfg: DictConfig, known: dict[str, Any], directory: RunDirectory) -> 
         result |= {"error": f"{type(error).__name__}: {error}"}
         raise
     finally:
-        result |= _tail(ledger, outcome, time.perf_counter() - started) | memory.facts(parts.base.device)
+        result |= _tail(ledger, outcome, time.perf_counter() - started) | memory.facts(*parts.base.devices)
         result |= {"memory_bytes": step_memory.facts(parts.model)}
         observer.close({"status": result["status"], **_flat(result["metrics"])})
         directory.finish(result)

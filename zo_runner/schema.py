@@ -124,11 +124,14 @@ class RuntimeConfig:
     """Where and how to run. Only `dtype`, which changes more than the last digits, is part of the run's identity.
 
     Without `test` the test split is left unread; the same command with it reads it later, from the saved parameters.
+    With `device_map` auto the layers are spread over all accelerators. `compile` fuses the model's forward.
     """
 
     root: str = "runs"
     device: str = "auto"
+    device_map: str | None = None
     dtype: str = "float32"
+    compile: bool = False
     threads: int | None = None
     evaluation: str = "auto"
     fold: bool | None = None

@@ -66,7 +66,8 @@ def _selected(cache: Any, rows: torch.Tensor) -> Any:
     """A cache of some rows, which may repeat; the given one stays as it is."""
     chosen = copy.copy(cache)
     chosen.layers = [copy.copy(layer) for layer in cache.layers]
-    chosen.batch_select_indices(rows)
+    for layer in chosen.layers:
+        layer.batch_select_indices(rows.to(layer.keys.device))  # layers may be on several devices
     return chosen
 
 

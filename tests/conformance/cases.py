@@ -20,8 +20,10 @@ METHODS = {
     for file in sorted((Path(__file__).parents[2] / "conf" / "method").glob("*.yaml"))
 }
 
-# The same with subspaces that change within a few steps, and every method of full parameters on an adapter too.
+# The same with subspaces that change within a few steps, MeZO's other distribution, and every method of full parameters
+# on an adapter too.
 CASES = {stem: {**node, "interval": 7} if "interval" in node else node for stem, node in METHODS.items()}
+CASES["mezo-rademacher"] = {**METHODS["mezo"], "distribution": "rademacher"}
 CASES |= {f"{stem}-adapter": {**node, "trains": "adapter"} for stem, node in CASES.items() if node["trains"] == "full"}
 
 ZEROTH_ORDER, FIRST_ORDER = (
@@ -36,14 +38,21 @@ EXAMPLES = 8
 
 def groups_of(node, widths=WIDTHS, rank=RANK, dtype=torch.float32):
     """Parameter groups, as `adapters.lora_groups` or `adapters.dense_groups` would make them, with weights and all."""
+
+    def parameter(tensor):
+        return torch.nn.Parameter(tensor, requires_grad=False)
+
     shapes = {f"layer{i}": shape for i, shape in enumerate(itertools.pairwise(widths))}
-    weights = {m: normal((o, i), 0, "W", m).to(dtype) / math.sqrt(i) for m, (i, o) in shapes.items()}
+    weights = {m: parameter(normal((o, i), 0, "W", m).to(dtype) / math.sqrt(i)) for m, (i, o) in shapes.items()}
     if node["trains"] == "full":
         return weights, [{"params": list(weights.values()), "names": list(weights)}]
     s = lora_alpha(node["scaling"], ALPHA, rank) / (math.sqrt(rank) if node["scaling"] == "rslora" else rank)
     groups = [
         {
-            "params": [normal((rank, i), 0, "A", m).to(dtype) / 3, normal((o, rank), 0, "B", m).to(dtype) / 3],
+            "params": [
+                parameter(normal((rank, i), 0, "A", m).to(dtype) / 3),
+                parameter(normal((o, rank), 0, "B", m).to(dtype) / 3),
+            ],
             "name": m,
             "scaling": s,
             "weight": weights[m],

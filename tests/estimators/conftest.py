@@ -9,7 +9,7 @@ from hydra.utils import get_class
 from omegaconf import OmegaConf
 from transformers import OPTConfig, OPTForCausalLM, PreTrainedModel, Qwen3Config, Qwen3ForCausalLM
 
-from tests.conformance.cases import METHODS, ZEROTH_ORDER
+from tests.conformance.cases import CASES, METHODS, ZEROTH_ORDER
 from zo_runner.assets import ASSETS, asset_path
 from zo_runner.config import build
 from zo_runner.encoding import Encoded, Encoder
@@ -22,12 +22,12 @@ from zo_runner.tasks.base import Scoring
 def _estimator(node):
     """What decides the slope: several methods share one estimate of the gradient and differ in what they make of it."""
     method = get_class(node["_target_"])
-    return method.direction, method._query, node.get("atoms"), node["trains"], node["scaling"]
+    settings = (node.get(key) for key in ("atoms", "distribution", "trains", "scaling"))
+    return method.direction, method._query, *settings
 
 
-ESTIMATORS = list(
-    {_estimator(node): node for node in reversed([METHODS[name] for name in METHODS if name in ZEROTH_ORDER])}.values()
-)
+ESTIMATED = [*(METHODS[name] for name in METHODS if name in ZEROTH_ORDER), CASES["mezo-rademacher"]]
+ESTIMATORS = list({_estimator(node): node for node in reversed(ESTIMATED)}.values())
 
 
 @pytest.fixture(params=ESTIMATORS, ids=lambda node: node["name"])

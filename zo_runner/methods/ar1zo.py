@@ -28,6 +28,7 @@ from functools import partial
 import torch
 
 from zo_runner.atoms import OFFSETS, ORDERS, Offsets, Order, atom, atom_at, factors
+from zo_runner.devices import moved
 from zo_runner.directions import Direction, Drawn, Slot, Thin
 from zo_runner.methods.base import Params, ZerothOrder
 from zo_runner.seeds import normal
@@ -94,7 +95,7 @@ class AR1ZO(ZerothOrder):
             at = None if k is None else (k + i * (self.offsets == "per_module")) % self.rank
             views = (a_RI, b_OR) if at is None else atom(a_RI, b_OR, at)
             z_a, z_b = (
-                normal(view.shape, self.seed, "direction", step, name, side).to(view.device)
+                moved(normal(view.shape, self.seed, "direction", step, name, side), view.device)
                 for side, view in zip("AB", views, strict=True)
             )
             slots += [(view, partial(_same, z), group) for view, z in zip(views, (z_a, z_b), strict=True)]

@@ -18,7 +18,7 @@ from typing import Any, ClassVar, Literal
 import torch
 
 from zo_runner.directions import Closure, Direction, Drawn, Thin, losses_along, move
-from zo_runner.seeds import normal
+from zo_runner.seeds import normal, signs
 
 Params = Iterable[torch.Tensor] | Iterable[dict[str, Any]]
 Key = tuple[str, ...]
@@ -202,6 +202,11 @@ class ZerothOrder(Method):
             key: of the parameter, and what else they are for.
         """
         z = normal(shape, self.seed, "direction", step, *key, device=like.device)
+        return z.to(working_dtype(like))
+
+    def signs(self, like: torch.Tensor, shape: tuple[int, ...], step: int, *key: str | int) -> torch.Tensor:
+        """Random signs, +1 and -1, otherwise as `normal`."""
+        z = signs(shape, self.seed, "direction", step, *key, device=like.device)
         return z.to(working_dtype(like))
 
     @torch.no_grad()

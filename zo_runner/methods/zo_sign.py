@@ -18,7 +18,7 @@ import math
 from typing import ClassVar, Literal
 
 from zo_runner.directions import Direction, Part, move
-from zo_runner.methods.base import StepReport
+from zo_runner.methods.base import Params, StepReport
 from zo_runner.methods.mezo import MeZO
 
 
@@ -26,6 +26,9 @@ class ZOSign(MeZO):
     """signSGD on MeZO's estimate. See the module's docstring; arguments as in `ZerothOrder`, but lr is a length."""
 
     normalizes: ClassVar[Literal["nothing", "slope", "coordinates"]] = "coordinates"
+
+    def __init__(self, params: Params, *, lr: float, eps: float, seed: int = 0) -> None:
+        super().__init__(params, lr=lr, eps=eps, seed=seed)
 
     def _update(self, u: Direction, report: StepReport) -> None:
         (slope,) = report.slopes
