@@ -18,7 +18,7 @@ from benchmarks import report
 from benchmarks.matrix import POCKET, QUICK, REAL, Cell, Grid, Memory, cells, memory
 from benchmarks.settings import pocket, real
 from zo_runner.assets import ASSETS
-from zo_runner.errors import UserError
+from zo_runner.errors import UserError, invalid
 from zo_runner.records import encode, write_atomic
 
 
@@ -50,12 +50,14 @@ def measure(pockets: dict[str, Grid], real_folder: str | None = None) -> tuple[s
         real_folder: holds a real model and data; None for none.
 
     Raises:
-        UserError: nothing readable in `real_folder`.
+        UserError: `real_folder` does not hold what it should; nothing has been measured then.
         RuntimeError: variants that do not compute the same losses.
     """
     facts = report.facts()
     plan = [(lambda name=name: pocket(name), grid) for name, grid in pockets.items()]
     if real_folder is not None:
+        if not all((Path(real_folder) / name).is_dir() for name in ("smollm2-135m", "movie")):
+            raise invalid("ZO_REAL", real_folder, "a folder that holds smollm2-135m/ and movie/")
         plan.append((lambda: real(Path(real_folder)), REAL))
     found: list[Cell] = []
     held: list[Memory] = []

@@ -15,6 +15,7 @@ from benchmarks.rounds import TOLERANCE, Taken, in_turn
 from benchmarks.settings import Work, pocket
 from zo_runner.assets import ASSETS
 from zo_runner.directions import Part, losses_along
+from zo_runner.errors import UserError
 from zo_runner.records import encode
 
 SMALLEST = Grid(
@@ -126,3 +127,10 @@ def test_a_bar_is_met_by_the_median_of_ratios_within_rounds():
     assert bars["ours / (b), batch 16, rank 16"] == ("1.100 (0.900 to 1.200)", "no")
     assert bars["(c) / (d), batch 1"] == ("not measured", "-")
     assert bars["memory, step / evaluation, batch 16"] == ("1.055", "no")
+
+
+def test_a_real_model_that_is_not_there_is_told_before_anything_is_measured(tmp_path):
+    with pytest.raises(
+        UserError, match=r"^Invalid ZO_REAL: .* Must be a folder that holds smollm2-135m/ and movie/\.$"
+    ):
+        measure({}, str(tmp_path))
