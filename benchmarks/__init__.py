@@ -1,1 +1,1 @@
-"""Side-by-side measurements. Each prints ratios of two ways to compute the same thing, timed in turn in one run."""
+"""Side-by-side measurements: `python -m benchmarks` times ways to compute the same thing in turn, in one run."""
