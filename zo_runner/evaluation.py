@@ -8,29 +8,16 @@ import torch
 from torch.nn.functional import cross_entropy
 from transformers import PreTrainedTokenizerBase
 
-from zo_runner.batches import (
-    AnswerBatch,
-    Batch,
-    ChoiceBatch,
-    PromptBatch,
-    answer_batch,
-    choice_batch,
-    split_by_length,
-)
+from zo_runner.batches import Batch, OptionBatch, PromptBatch, option_batch, texts_of
 from zo_runner.encoding import Encoded
 from zo_runner.generation import greedy_answers
 from zo_runner.metrics import ANSWER_METRICS, token_f1
-from zo_runner.scoring import WORKSPACE_BYTES, Model, answer_log_probs, option_log_probs
+from zo_runner.scoring import Model, break_even, option_log_probs
 from zo_runner.tasks.base import Scoring
 
-# What one more forward costs, in tokens of a forward under way: on a CPU reading the weights once more (about the
-# arithmetic of 16 tokens) and, for small models, the time to launch operations (about that of 100M multiply-adds, where
-# a token costs one per parameter); on an accelerator launches dominate. Rough: only speed depends on it.
-CPU_OVERHEAD_TOKENS, CPU_OVERHEAD_PARAMETERS = 16, 100_000_000
-ACCELERATOR_OVERHEAD_TOKENS = 8192
-
-# The most tokens, padding included, that one forward of dev or test reads: activations grow with them.
+# What one forward may hold at once: tokens, with which activations grow, and logits in float32, twice.
 TOKENS_AT_ONCE = 16_384
+LOGIT_BYTES = 1 << 30
 
 
 @dataclass(frozen=True)
@@ -79,15 +66,12 @@ class Evaluator:
     ) -> None:
         self.model, self.scoring, self.pad_id, self.context, self.tokenizer = model, scoring, pad_id, context, tokenizer
         self.device = model.device
-        on_cpu, parameters = self.device.type == "cpu", model.num_parameters()
-        self.overhead = (
-            CPU_OVERHEAD_TOKENS + CPU_OVERHEAD_PARAMETERS // parameters if on_cpu else ACCELERATOR_OVERHEAD_TOKENS
-        )
+        self.break_even = break_even(model)
 
     def batches(self, examples: Sequence[Encoded], extra_padding: int = 0) -> list[Batch]:
         """Examples as tensors on the model's device, ready for `loss`.
 
-        Few batches of similar length, where that computes fewer tokens than one batch.
+        One batch, unless it would not fit into memory.
 
         Args:
             examples: of one query.
@@ -97,8 +81,7 @@ class Evaluator:
             return [PromptBatch(tuple(examples), sum(len(example.prefix) for example in examples))]
         if self.scoring.loss == "answer":
             examples = [example.only_correct() for example in examples]
-        groups = split_by_length(examples, self.overhead)
-        return [self._batch(part, extra_padding) for group in groups for part in self._bounded(group, len(group))]
+        return [self._batch(part, extra_padding) for part in self._bounded(examples, len(examples))]
 
     def loss(self, *batches: Batch) -> torch.Tensor:
         """The task's loss over all examples of the batches, 0-d float32.
@@ -143,8 +126,8 @@ class Evaluator:
         sums: list[list[float]] = [[] for _ in examples]
         start = 0
         for part in self._bounded([examples[i] for i in order], batch_size):
-            batch = choice_batch(part, pad_id=self.pad_id, device=self.device)
-            for i, row in zip(order[start:], option_log_probs(self.model, batch).tolist(), strict=False):
+            rows = option_log_probs(self.model, self._batch(part)).tolist()
+            for i, row in zip(order[start:], rows, strict=False):
                 sums[i] = row[: len(examples[i].options)]
             start += len(part)
         return sums
@@ -178,45 +161,53 @@ class Evaluator:
         ]
 
     def _answer_loss(self, examples: Sequence[Encoded], batch_size: int) -> float:
-        loss, count = 0.0, 0
-        rows = sorted((example.only_correct() for example in examples), key=lambda example: example.length)
+        loss, predicted = 0.0, 0
+        rows = sorted((example.only_correct() for example in examples), key=lambda example: len(example.prefix))
         for part in self._bounded(rows, batch_size):
-            batch = answer_batch(part, pad_id=self.pad_id, device=self.device)
-            loss -= float(answer_log_probs(self.model, batch).double().sum())
-            count += batch.count
-        return loss / count
+            batch = self._batch(part)
+            loss -= float(option_log_probs(self.model, batch).double().sum())
+            predicted += batch.predicted
+        return loss / predicted
 
     def _bounded(self, examples: Sequence[Encoded], batch_size: int) -> Iterator[list[Encoded]]:
         """Consecutive examples, as many at once as fit into memory."""
         part: list[Encoded] = []
-        longest = answer = 0
+        tokens = logits = 0
+        vocabulary = self.model.get_output_embeddings().weight.shape[0]
         for example in examples:
-            longest, only = max(longest, example.length), len(example.options) == 1
-            answer = max(answer, len(example.options[0]) if only else 1)
-            rows = len(part) + 1
-            logits = 8 * rows * answer * self.model.get_output_embeddings().weight.shape[0]
-            if part and (rows > batch_size or rows * longest > TOKENS_AT_ONCE or logits > WORKSPACE_BYTES):
+            texts = texts_of([example], branching=self.break_even is not None)
+            read = sum(text.length for text in texts)
+            needed = read - len(texts) * (len(example.prefix) - 1)
+            too_much = tokens + read > TOKENS_AT_ONCE or 8 * vocabulary * (logits + needed) > LOGIT_BYTES
+            if part and (len(part) == batch_size or too_much):
                 yield part
-                part = []
-                longest, answer = example.length, len(example.options[0]) if only else 1
+                part, tokens, logits = [], 0, 0
             part.append(example)
+            tokens, logits = tokens + read, logits + needed
         yield part
 
-    def _batch(self, examples: Sequence[Encoded], extra_padding: int) -> Batch:
+    def _batch(self, examples: Sequence[Encoded], extra_padding: int = 0) -> OptionBatch:
         if self.context is not None:
-            extra_padding = min(extra_padding, self.context - max(example.length for example in examples))
-        make = answer_batch if self.scoring.loss == "answer" else choice_batch
-        return make(examples, pad_id=self.pad_id, device=self.device, extra_padding=extra_padding)
+            longest = max(text.length for text in texts_of(examples, branching=self.break_even is not None))
+            extra_padding = max(0, min(extra_padding, self.context - longest))
+        return option_batch(
+            examples,
+            break_even=self.break_even,
+            pad_id=self.pad_id,
+            device=self.device,
+            extra_padding=extra_padding,
+        )
 
     def _sum(self, batch: Batch) -> tuple[torch.Tensor, int]:
         """The loss summed over a batch, and how many examples or tokens it is summed over."""
-        if isinstance(batch, ChoiceBatch):
-            scores_BO = option_log_probs(self.model, batch) / batch.count_BO
-            return cross_entropy(scores_BO, batch.label_B, reduction="sum"), len(batch)
-        if isinstance(batch, AnswerBatch):
-            return -answer_log_probs(self.model, batch).sum(), batch.count
-        found = map(token_f1, self._generate(batch.examples), (example.answers for example in batch.examples))
-        return torch.tensor(len(batch) - sum(found)), len(batch)
+        if isinstance(batch, PromptBatch):
+            found = map(token_f1, self._generate(batch.examples), (example.answers for example in batch.examples))
+            return torch.tensor(len(batch) - sum(found)), len(batch)
+        sums_BO = option_log_probs(self.model, batch)
+        if self.scoring.loss == "answer":
+            return -sums_BO.sum(), batch.predicted
+        means_BO = sums_BO / batch.real_BOS.sum(dim=-1).clamp(min=1)
+        return cross_entropy(means_BO, batch.label_B, reduction="sum"), len(batch)
 
     def _generate(self, examples: Sequence[Encoded]) -> list[str]:
         if self.tokenizer is None:
