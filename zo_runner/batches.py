@@ -255,7 +255,8 @@ def _per_token(values: Sequence[Sequence[Sequence[int]]]) -> torch.Tensor:
     """By example, option and token, [B, O, S]; 0 where there is none."""
     options = max(map(len, values))
     longest = max(len(option) for row in values for option in row)
-    return torch.stack([_filled([*row, *[[]] * (options - len(row))], longest) for row in values])
+    rows: list[Sequence[int]] = [option for row in values for option in [*row, *[()] * (options - len(row))]]
+    return _filled(rows, longest).reshape(len(values), options, longest)
 
 
 def _seen(owner_RL: torch.Tensor, branch_RL: torch.Tensor) -> torch.Tensor:

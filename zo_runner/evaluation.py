@@ -162,7 +162,7 @@ class Evaluator:
 
     def _answer_loss(self, examples: Sequence[Encoded], batch_size: int) -> float:
         loss, predicted = 0.0, 0
-        rows = sorted((example.only_correct() for example in examples), key=lambda example: len(example.prefix))
+        rows = sorted((example.only_correct() for example in examples), key=lambda example: example.length)
         for part in self._bounded(rows, batch_size):
             batch = self._batch(part)
             loss -= float(option_log_probs(self.model, batch).double().sum())
@@ -172,22 +172,24 @@ class Evaluator:
     def _bounded(self, examples: Sequence[Encoded], batch_size: int) -> Iterator[list[Encoded]]:
         """Consecutive examples, as many at once as fit into memory."""
         part: list[Encoded] = []
-        tokens = logits = 0
+        rows = read = longest = logits = 0
         vocabulary = self.model.get_output_embeddings().weight.shape[0]
         for example in examples:
             texts = texts_of([example], branching=self.break_even is not None)
-            read = sum(text.length for text in texts)
-            needed = read - len(texts) * (len(example.prefix) - 1)
-            too_much = tokens + read > TOKENS_AT_ONCE or 8 * vocabulary * (logits + needed) > LOGIT_BYTES
+            own, width = sum(text.length for text in texts), max(text.length for text in texts)
+            needed = own - len(texts) * (len(example.prefix) - 1)
+            # Texts that share rows leave little padding.
+            computed = read + own if self.break_even else (rows + len(texts)) * max(longest, width)
+            too_much = computed > TOKENS_AT_ONCE or 8 * vocabulary * (logits + needed) > LOGIT_BYTES
             if part and (len(part) == batch_size or too_much):
                 yield part
-                part, tokens, logits = [], 0, 0
+                part, rows, read, longest, logits = [], 0, 0, 0, 0
             part.append(example)
-            tokens, logits = tokens + read, logits + needed
+            rows, read, longest, logits = rows + len(texts), read + own, max(longest, width), logits + needed
         yield part
 
     def _batch(self, examples: Sequence[Encoded], extra_padding: int = 0) -> OptionBatch:
-        if self.context is not None:
+        if extra_padding and self.context is not None:
             longest = max(text.length for text in texts_of(examples, branching=self.break_even is not None))
             extra_padding = max(0, min(extra_padding, self.context - longest))
         return option_batch(
