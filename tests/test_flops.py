@@ -60,15 +60,14 @@ def test_a_forward_without_padding_takes_what_torch_counts(name, wrapped, keep):
         ("answer", ((7, 8, 9),)),
         ("f1", ((7,),)),
     ],
-    ids=["single tokens", "a second forward with the prompt's cache", "answer", "generated"],
+    ids=["single tokens", "texts that branch", "answer", "generated"],
 )
-def test_what_a_loss_computes_is_counted_padding_and_caches_included(name, loss, options):
+def test_what_a_loss_computes_is_counted_padding_and_masks_included(name, loss, options):
     base = base_of(name)
     model = adapted(base, ["q_proj", "v_proj"])
     metrics = ("f1",) if loss == "f1" else ("accuracy",)
     scoring = Scoring(loss, metrics, max_new_tokens=5, stop=())
     evaluator = Evaluator(model, scoring, pad_id=base.pad_id, context=base.context, tokenizer=base.tokenizer)
-    evaluator.overhead = 10_000  # one batch, so that the short prompts are padded
     batches = evaluator.batches(examples([4, 9, 9, 21], options))
     meter = FlopMeter(base.model)
     expected = counted(lambda: evaluator.loss(*batches))

@@ -1,13 +1,17 @@
-"""Encoded examples as padded tensors, grouped so that little of them is padding.
+"""Encoded examples as tensors, laid side by side in rows so that little of them is padding.
 
-Shapes: B examples, O options of the one that has most, T longest first forward, K longest option; R options that need a
-second forward, S longest of these. Rows are padded on the right: a causal model's logits at a token cannot see what
-comes after it, so the first forward needs no attention mask.
+A text is a prompt and the options that follow it, but for the last token of each, which nothing is read after. The
+options of one text are branches: each sees the prompt and itself, and its positions go on where the prompt's end. A row
+holds one text or several that do not see each other, padded on the right. Where a row is one prompt with one option at
+most, the plain causal mask says the same, and none is made.
+
+Shapes: R rows, L their width, K positions of a row that predict a token; B examples, O options of the one that has
+most, S longest option.
 """
 
+import heapq
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
-from typing import Any
+from dataclasses import dataclass
 
 import torch
 
@@ -16,97 +20,55 @@ from zo_runner.encoding import Encoded
 
 
 @dataclass(frozen=True)
-class Continuations:
-    """Options of more than one token, which are read after their example's prompt.
+class OptionBatch:
+    """Examples whose options are scored by one forward.
 
     Attributes:
-        row_R: which example.
-        option_R: which of its options.
-        ids_RS: the option's tokens but for the last, which is not read.
-        targets_RS: the option's tokens but for the first, which the prompt's last token predicts.
-        real_RS: which of them are not padding.
-    """
-
-    row_R: torch.Tensor
-    option_R: torch.Tensor
-    ids_RS: torch.Tensor
-    targets_RS: torch.Tensor
-    real_RS: torch.Tensor
-
-    def rows(self, index: torch.Tensor) -> "Continuations":
-        """Some of the rows."""
-        tensors = (self.row_R, self.option_R, self.ids_RS, self.targets_RS, self.real_RS)
-        return Continuations(*(tensor[index] for tensor in tensors))
-
-    def repeated(self, points: int, examples: int) -> "Continuations":
-        """As many copies of all rows, one after the other, each of the next copy of the examples."""
-        rows = torch.arange(len(self.row_R), device=self.row_R.device).repeat(points)
-        every = self.rows(rows)
-        copy_R = torch.arange(points, device=self.row_R.device).repeat_interleave(len(self.row_R))
-        return replace(every, row_R=every.row_R + copy_R * examples)
-
-
-@dataclass(frozen=True)
-class ChoiceBatch:
-    """Examples with several options each: one forward over the prompts, and one over what single tokens leave.
-
-    Attributes:
-        ids_BT: prompts.
-        length_B: their lengths.
-        first_BO: first token of each option.
-        real_BO: which options exist.
-        count_BO: tokens per option, 1 where there is none.
+        ids_RL: tokens.
+        position_RL: their positions; None if they are 0, 1, 2, ... in every row.
+        seen_R1LL: which tokens (last) a token sees; None if these are all up to itself.
+        keep_RK: positions whose logits are needed.
+        at_BOS: which of the R * K kept positions predicts each token of each option.
+        target_BOS: the tokens of the options.
+        real_BOS: which of them exist.
         label_B: the option that is trained on.
-        rest: options of more than one token; None if there is none.
-        tokens: tokens of both forwards that are not padding.
+        predicted: tokens of all options.
+        tokens: tokens that are read, without padding.
     """
 
-    ids_BT: torch.Tensor
-    length_B: torch.Tensor
-    first_BO: torch.Tensor
-    real_BO: torch.Tensor
-    count_BO: torch.Tensor
+    ids_RL: torch.Tensor
+    position_RL: torch.Tensor | None
+    seen_R1LL: torch.Tensor | None
+    keep_RK: torch.Tensor
+    at_BOS: torch.Tensor
+    target_BOS: torch.Tensor
+    real_BOS: torch.Tensor
     label_B: torch.Tensor
-    rest: Continuations | None
+    predicted: int
     tokens: int
 
     def __len__(self) -> int:
-        return len(self.ids_BT)
+        return len(self.label_B)
 
-    def repeated(self, points: int) -> "ChoiceBatch":
-        """As many copies of all rows, one after the other. `tokens` stays that of one."""
-        rest = None if self.rest is None else self.rest.repeated(points, len(self))
-        every: ChoiceBatch = _repeated(self, points, rest=rest)
-        return every
+    def repeated(self, times: int) -> "OptionBatch":
+        """All rows, then all rows again, and so on; examples likewise."""
 
+        def again(tensor: torch.Tensor) -> torch.Tensor:
+            return tensor.repeat(times, *[1] * (tensor.dim() - 1))
 
-@dataclass(frozen=True)
-class AnswerBatch:
-    """Examples with one option each: one forward over prompt and option.
-
-    Attributes:
-        ids_BT: prompts and options but for the last token, which is not read.
-        at_BK: positions that predict the option's tokens.
-        targets_BK: the option's tokens.
-        real_BK: which of them are not padding.
-        count: number of the options' tokens.
-        tokens: tokens that are not padding.
-    """
-
-    ids_BT: torch.Tensor
-    at_BK: torch.Tensor
-    targets_BK: torch.Tensor
-    real_BK: torch.Tensor
-    count: int
-    tokens: int
-
-    def __len__(self) -> int:
-        return len(self.ids_BT)
-
-    def repeated(self, points: int) -> "AnswerBatch":
-        """As many copies of all rows, one after the other. `tokens` and `count` stay those of one."""
-        every: AnswerBatch = _repeated(self, points)
-        return every
+        copy_B111 = torch.arange(times, device=self.at_BOS.device).repeat_interleave(len(self))[:, None, None]
+        return OptionBatch(
+            ids_RL=again(self.ids_RL),
+            position_RL=None if self.position_RL is None else again(self.position_RL),
+            seen_R1LL=None if self.seen_R1LL is None else again(self.seen_R1LL),
+            keep_RK=again(self.keep_RK),
+            at_BOS=again(self.at_BOS) + copy_B111 * self.keep_RK.numel(),
+            target_BOS=again(self.target_BOS),
+            real_BOS=again(self.real_BOS),
+            label_B=again(self.label_B),
+            predicted=self.predicted * times,
+            tokens=self.tokens * times,
+        )
 
 
 @dataclass(frozen=True)
@@ -125,96 +87,183 @@ class PromptBatch:
         return len(self.examples)
 
 
-Batch = ChoiceBatch | AnswerBatch | PromptBatch
+Batch = OptionBatch | PromptBatch
 
 
-def _repeated(batch: "ChoiceBatch | AnswerBatch", points: int, **others: Any) -> Any:
-    values = ((f.name, getattr(batch, f.name)) for f in fields(batch))
-    rows: dict[str, Any] = {k: v.repeat(points, *(1,) * (v.dim() - 1)) for k, v in values if torch.is_tensor(v)}
-    return replace(batch, **rows, **others)
+@dataclass(frozen=True)
+class Text:
+    """A prompt, and options that follow it.
+
+    Attributes:
+        example: which example's.
+        branches: which of its options; those of one token need not be read.
+        length: tokens that are read.
+    """
+
+    example: int
+    branches: tuple[int, ...]
+    length: int
 
 
-def choice_batch(
-    examples: Sequence[Encoded], *, pad_id: int, device: torch.device | str, extra_padding: int = 0
-) -> ChoiceBatch:
-    """Pad prompts to the longest, plus `extra_padding` columns, and move everything to `device`."""
-    longer = [
-        (b, o, option)
-        for b, example in enumerate(examples)
-        for o, option in enumerate(example.options)
-        if len(option) > 1
-    ]
-    rest = None
-    if longer:
-        rows, options, texts = zip(*longer, strict=True)
-        rest = Continuations(
-            row_R=moved(torch.tensor(rows), device),
-            option_R=moved(torch.tensor(options), device),
-            ids_RS=_padded([text[:-1] for text in texts], pad_id, device),
-            targets_RS=_padded([text[1:] for text in texts], 0, device),
-            real_RS=_real([len(text) - 1 for text in texts], device),
-        )
-    prefixes = [example.prefix for example in examples]
-    return ChoiceBatch(
-        ids_BT=_padded(prefixes, pad_id, device, extra_padding),
-        length_B=moved(torch.tensor([len(prefix) for prefix in prefixes]), device),
-        first_BO=_padded([[option[0] for option in example.options] for example in examples], 0, device),
-        real_BO=_real([len(example.options) for example in examples], device),
-        count_BO=_padded([[len(option) for option in example.options] for example in examples], 1, device),
-        label_B=moved(torch.tensor([example.correct[0] for example in examples]), device),
-        rest=rest,
-        tokens=sum(map(len, prefixes)) + sum(len(text) - 1 for _, _, text in longer),
-    )
+def texts_of(examples: Sequence[Encoded], *, branching: bool) -> list[Text]:
+    """What has to be read: a text per example or, unless texts may branch, one per option of several tokens."""
+    texts = []
+    for b, example in enumerate(examples):
+        longer = tuple(o for o, option in enumerate(example.options) if len(option) > 1)
+        for branches in [longer] if branching or not longer else [(o,) for o in longer]:
+            length = len(example.prefix) + sum(len(example.options[o]) - 1 for o in branches)
+            texts.append(Text(b, branches, length))
+    return texts
 
 
-def answer_batch(
-    examples: Sequence[Encoded], *, pad_id: int, device: torch.device | str, extra_padding: int = 0
-) -> AnswerBatch:
-    """Pad prompt and only option to the longest, plus `extra_padding` columns, and move everything to `device`."""
-    answers = [example.options[0] for example in examples]
-    texts = [(*example.prefix, *answer[:-1]) for example, answer in zip(examples, answers, strict=True)]
-    starts = [len(example.prefix) - 1 for example in examples]
-    positions = [range(start, start + len(answer)) for start, answer in zip(starts, answers, strict=True)]
-    return AnswerBatch(
-        ids_BT=_padded(texts, pad_id, device, extra_padding),
-        at_BK=_padded(positions, 0, device),
-        targets_BK=_padded(answers, 0, device),
-        real_BK=_real([len(answer) for answer in answers], device),
-        count=sum(map(len, answers)),
-        tokens=sum(map(len, texts)),
-    )
-
-
-def split_by_length(examples: Sequence[Encoded], overhead: int) -> list[list[Encoded]]:
-    """Cut examples into groups of similar length, so that padding is not computed for nothing.
-
-    Minimises the sum over groups of (rows * longest + overhead), exactly. Within a group the order is kept.
+def option_batch(
+    examples: Sequence[Encoded],
+    *,
+    break_even: int | None,
+    pad_id: int,
+    device: torch.device | str,
+    extra_padding: int = 0,
+) -> OptionBatch:
+    """Lay out examples and move them to `device`.
 
     Args:
         examples: at least one.
-        overhead: cost of one more forward, in tokens.
+        break_even: the width at which a row's attention costs as much as all else; None to give every text a row of its
+            own, without branches.
+        pad_id: token that fills short rows.
+        device: where to put the tensors.
+        extra_padding: columns of padding added to every row.
     """
-    by_length = sorted(range(len(examples)), key=lambda i: examples[i].length)
-    # best[n] = (cost, start of the last group) for the n shortest examples
-    best: list[tuple[int, int]] = [(0, 0)]
-    for n in range(1, len(by_length) + 1):
-        longest = examples[by_length[n - 1]].length
-        best.append(min((best[start][0] + (n - start) * longest + overhead, start) for start in range(n)))
-    groups: list[list[Encoded]] = []
-    end = len(by_length)
-    while end:
-        start = best[end][1]
-        groups.append([examples[i] for i in sorted(by_length[start:end])])
-        end = start
-    return groups[::-1]
+    texts = texts_of(examples, branching=break_even is not None)
+    if break_even is None:
+        rows = [[text] for text in texts]
+    else:
+        rows = [[texts[i] for i in row] for row in side_by_side([text.length for text in texts], break_even)]
+    sheet = _Sheet(examples)
+    for row in rows:
+        sheet.write(row)
+    width = max(map(len, sheet.ids)) + extra_padding
+    kept = max(map(len, sheet.keep))
+    at = [[[r * kept + k for r, k in option] for option in options] for options in sheet.predicted_at]
+    real = [[[1] * len(option) for option in example.options] for example in examples]
+    position, seen = None, None
+    if any(len(row) > 1 or len(row[0].branches) > 1 for row in rows):
+        position = moved(_filled(sheet.positions, width), device)
+        # Padding is a text of its own, since softmax over nothing is not a number.
+        texts_RL, branches_RL = _filled(sheet.texts, width, -1), _filled(sheet.branches, width)
+        seen = _seen(moved(texts_RL, device), moved(branches_RL, device))
+    return OptionBatch(
+        ids_RL=moved(_filled(sheet.ids, width, pad_id), device),
+        position_RL=position,
+        seen_R1LL=seen,
+        keep_RK=moved(_filled(sheet.keep, kept), device),
+        at_BOS=moved(_per_token(at), device),
+        target_BOS=moved(_per_token([example.options for example in examples]), device),
+        real_BOS=moved(_per_token(real).bool(), device),
+        label_B=moved(torch.tensor([example.correct[0] for example in examples]), device),
+        predicted=sum(len(option) for example in examples for option in example.options),
+        tokens=sum(text.length for text in texts),
+    )
 
 
-def _padded(
-    rows: Sequence[Sequence[int]], fill: int, device: torch.device | str, extra_padding: int = 0
-) -> torch.Tensor:
-    width = max(map(len, rows)) + extra_padding
-    return moved(torch.tensor([[*row, *[fill] * (width - len(row))] for row in rows]), device)
+def side_by_side(lengths: Sequence[int], break_even: int) -> list[list[int]]:
+    """Share texts out among rows so that a forward over the rows, padded to the longest, is cheap.
+
+    A token of a row of width w costs 1 + w / break_even, and padding 1 more: of two ways that cost about the same, the
+    one with less padding. For every number of rows, the longest text left goes to the emptiest row; the cheapest number
+    wins. Texts keep their order within a row, and rows that of their first texts.
+
+    Args:
+        lengths: tokens of each text; at least one.
+        break_even: the width at which a row's attention costs as much as all else.
+
+    Returns:
+        the indices of each row's texts.
+    """
+    longest_first = sorted(range(len(lengths)), key=lambda i: -lengths[i])
+    best: list[list[int]] = []
+    least = float("inf")
+    for count in range(1, len(lengths) + 1):
+        rows: list[list[int]] = [[] for _ in range(count)]
+        filled = [(0, r) for r in range(count)]
+        for i in longest_first:
+            tokens, r = filled[0]
+            rows[r].append(i)
+            heapq.heapreplace(filled, (tokens + lengths[i], r))
+        width = max(tokens for tokens, _ in filled)
+        computed = count * width
+        cost = computed * (break_even + width) + (computed - sum(lengths)) * break_even
+        if cost < least:
+            best, least = rows, cost
+    return sorted(sorted(row) for row in best)
 
 
-def _real(lengths: Sequence[int], device: torch.device | str) -> torch.Tensor:
-    return moved(torch.arange(max(lengths))[None, :].lt(torch.tensor(lengths)[:, None]), device)
+class _Sheet:
+    """Rows of tokens under way.
+
+    Attributes:
+        ids, positions: by row and column.
+        texts: which text of its row a token belongs to.
+        branches: 0 for the prompt, and 1, 2, ... for the options that follow it.
+        keep: by row, the columns that predict a token.
+        predicted_at: by example, option and token of the option, the row and which of its kept columns predicts it.
+    """
+
+    def __init__(self, examples: Sequence[Encoded]) -> None:
+        self.examples = examples
+        self.ids: list[list[int]] = []
+        self.positions: list[list[int]] = []
+        self.texts: list[list[int]] = []
+        self.branches: list[list[int]] = []
+        self.keep: list[list[int]] = []
+        self.predicted_at: list[list[list[tuple[int, int]]]] = [[[] for _ in e.options] for e in examples]
+
+    def write(self, row: Sequence[Text]) -> None:
+        """Add a row."""
+        for rows in (self.ids, self.positions, self.texts, self.branches, self.keep):
+            rows.append([])
+        for number, text in enumerate(row):
+            example, places = self.examples[text.example], self.predicted_at[text.example]
+            prompt = len(example.prefix)
+            self._part(example.prefix, 0, number, 0)
+            first = self._kept(1)
+            for branch, o in enumerate(text.branches, 1):
+                rest = example.options[o][:-1]
+                self._part(rest, prompt, number, branch)
+                places[o] = first + self._kept(len(rest))
+            for place in places:
+                place[:] = place or first
+
+    def _part(self, ids: Sequence[int], position: int, text: int, branch: int) -> None:
+        self.ids[-1].extend(ids)
+        self.positions[-1].extend(range(position, position + len(ids)))
+        self.texts[-1].extend([text] * len(ids))
+        self.branches[-1].extend([branch] * len(ids))
+
+    def _kept(self, count: int) -> list[tuple[int, int]]:
+        """Keep the last columns that were written; say where they are found."""
+        row, known, end = len(self.ids) - 1, len(self.keep[-1]), len(self.ids[-1])
+        self.keep[-1].extend(range(end - count, end))
+        return [(row, known + k) for k in range(count)]
+
+
+def _filled(rows: Sequence[Sequence[int]], width: int, fill: int = 0) -> torch.Tensor:
+    return torch.tensor([[*row, *[fill] * (width - len(row))] for row in rows])
+
+
+def _per_token(values: Sequence[Sequence[Sequence[int]]]) -> torch.Tensor:
+    """By example, option and token, [B, O, S]; 0 where there is none."""
+    options = max(map(len, values))
+    longest = max(len(option) for row in values for option in row)
+    rows: list[Sequence[int]] = [option for row in values for option in [*row, *[()] * (options - len(row))]]
+    return _filled(rows, longest).reshape(len(values), options, longest)
+
+
+def _seen(owner_RL: torch.Tensor, branch_RL: torch.Tensor) -> torch.Tensor:
+    """Which tokens a token sees, [R, 1, L, L]; of padding, padding."""
+    width = owner_RL.shape[1]
+    same_text = owner_RL[:, :, None] == owner_RL[:, None, :]
+    of_prompt = branch_RL[:, None, :] == 0
+    same_branch = branch_RL[:, :, None] == branch_RL[:, None, :]
+    before = torch.ones(width, width, dtype=torch.bool, device=owner_RL.device).tril()
+    return (same_text & (of_prompt | same_branch) & before)[:, None]

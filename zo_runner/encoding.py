@@ -47,7 +47,7 @@ class Encoded:
 
     @property
     def length(self) -> int:
-        """Tokens of the first forward: the prefix, and an only option but for its last token, which is not read."""
+        """Tokens of the prefix, and of an only option but for its last, which is not read."""
         return len(self.prefix) + (len(self.options[0]) - 1 if len(self.options) == 1 else 0)
 
     def only_correct(self) -> "Encoded":

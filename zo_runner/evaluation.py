@@ -8,29 +8,17 @@ import torch
 from torch.nn.functional import cross_entropy
 from transformers import PreTrainedTokenizerBase
 
-from zo_runner.batches import (
-    Batch,
-    ChoiceBatch,
-    PromptBatch,
-    answer_batch,
-    choice_batch,
-    split_by_length,
-)
+from zo_runner.batches import Batch, OptionBatch, PromptBatch, option_batch, texts_of
 from zo_runner.encoding import Encoded
 from zo_runner.generation import greedy_answers
 from zo_runner.metrics import ANSWER_METRICS, token_f1
 from zo_runner.query import Perturbed, Query
-from zo_runner.scoring import WORKSPACE_BYTES, Model, answer_log_probs, option_log_probs
+from zo_runner.scoring import Model, break_even, option_log_probs
 from zo_runner.tasks.base import Scoring
 
-# What one more forward costs, in tokens of a forward under way: on a CPU reading the weights once more (about the
-# arithmetic of 16 tokens) and, for small models, the time to launch operations (about that of 100M multiply-adds, where
-# a token costs one per parameter); on an accelerator launches dominate. Rough: only speed depends on it.
-CPU_OVERHEAD_TOKENS, CPU_OVERHEAD_PARAMETERS = 16, 100_000_000
-ACCELERATOR_OVERHEAD_TOKENS = 8192
-
-# The most tokens, padding included, that one forward of dev or test reads: activations grow with them.
+# What one forward may hold at once: tokens, with which activations grow, and logits in float32, twice.
 TOKENS_AT_ONCE = 16_384
+LOGIT_BYTES = 1 << 30
 
 
 @dataclass(frozen=True)
@@ -83,15 +71,12 @@ class Evaluator:
         self.model, self.scoring, self.pad_id, self.context, self.tokenizer = model, scoring, pad_id, context, tokenizer
         # Where inputs begin, wherever the layers are.
         self.device = next(model.get_input_embeddings().parameters()).device
-        on_cpu, parameters = self.device.type == "cpu", model.num_parameters()
-        self.overhead = (
-            CPU_OVERHEAD_TOKENS + CPU_OVERHEAD_PARAMETERS // parameters if on_cpu else ACCELERATOR_OVERHEAD_TOKENS
-        )
+        self.break_even = break_even(model)
 
     def batches(self, examples: Sequence[Encoded], extra_padding: int = 0) -> list[Batch]:
         """Examples as tensors on the model's device, ready for `loss`.
 
-        Few batches of similar length, where that computes fewer tokens than one batch.
+        One batch, unless it would not fit into memory.
 
         Args:
             examples: of one query.
@@ -101,8 +86,7 @@ class Evaluator:
             return [PromptBatch(tuple(examples), sum(len(example.prefix) for example in examples))]
         if self.scoring.loss == "answer":
             examples = [example.only_correct() for example in examples]
-        groups = split_by_length(examples, self.overhead)
-        return [self._batch(part, extra_padding) for group in groups for part in self._bounded(group, len(group))]
+        return [self._batch(part, extra_padding) for part in self._bounded(examples, len(examples))]
 
     def loss(self, *batches: Batch) -> torch.Tensor:
         """The task's loss over all examples of the batches, 0-d float32.
@@ -155,8 +139,8 @@ class Evaluator:
         sums: list[list[float]] = [[] for _ in examples]
         start = 0
         for part in self._bounded([examples[i] for i in order], batch_size):
-            batch = choice_batch(part, pad_id=self.pad_id, device=self.device)
-            for i, row in zip(order[start:], option_log_probs(self.model, batch).tolist(), strict=False):
+            rows = option_log_probs(self.model, self._batch(part)).tolist()
+            for i, row in zip(order[start:], rows, strict=False):
                 sums[i] = row[: len(examples[i].options)]
             start += len(part)
         return sums
@@ -190,35 +174,44 @@ class Evaluator:
         ]
 
     def _answer_loss(self, examples: Sequence[Encoded], batch_size: int) -> float:
-        loss, count = 0.0, 0
+        loss, predicted = 0.0, 0
         rows = sorted((example.only_correct() for example in examples), key=lambda example: example.length)
         for part in self._bounded(rows, batch_size):
-            batch = answer_batch(part, pad_id=self.pad_id, device=self.device)
-            loss -= float(answer_log_probs(self.model, batch).double().sum())
-            count += batch.count
-        return loss / count
+            batch = self._batch(part)
+            loss -= float(option_log_probs(self.model, batch).double().sum())
+            predicted += batch.predicted
+        return loss / predicted
 
     def _bounded(self, examples: Sequence[Encoded], batch_size: int) -> Iterator[list[Encoded]]:
         """Consecutive examples, as many at once as fit into memory."""
         part: list[Encoded] = []
-        longest = answer = 0
+        rows = read = longest = logits = 0
+        vocabulary = self.model.get_output_embeddings().weight.shape[0]
         for example in examples:
-            longest, only = max(longest, example.length), len(example.options) == 1
-            answer = max(answer, len(example.options[0]) if only else 1)
-            rows = len(part) + 1
-            logits = 8 * rows * answer * self.model.get_output_embeddings().weight.shape[0]
-            if part and (rows > batch_size or rows * longest > TOKENS_AT_ONCE or logits > WORKSPACE_BYTES):
+            texts = texts_of([example], branching=self.break_even is not None)
+            own, width = sum(text.length for text in texts), max(text.length for text in texts)
+            needed = own - len(texts) * (len(example.prefix) - 1)
+            # Texts that share rows leave little padding.
+            computed = read + own if self.break_even else (rows + len(texts)) * max(longest, width)
+            too_much = computed > TOKENS_AT_ONCE or 8 * vocabulary * (logits + needed) > LOGIT_BYTES
+            if part and (len(part) == batch_size or too_much):
                 yield part
-                part = []
-                longest, answer = example.length, len(example.options[0]) if only else 1
+                part, rows, read, longest, logits = [], 0, 0, 0, 0
             part.append(example)
+            rows, read, longest, logits = rows + len(texts), read + own, max(longest, width), logits + needed
         yield part
 
-    def _batch(self, examples: Sequence[Encoded], extra_padding: int) -> Batch:
-        if self.context is not None:
-            extra_padding = min(extra_padding, self.context - max(example.length for example in examples))
-        make = answer_batch if self.scoring.loss == "answer" else choice_batch
-        return make(examples, pad_id=self.pad_id, device=self.device, extra_padding=extra_padding)
+    def _batch(self, examples: Sequence[Encoded], extra_padding: int = 0) -> OptionBatch:
+        if extra_padding and self.context is not None:
+            longest = max(text.length for text in texts_of(examples, branching=self.break_even is not None))
+            extra_padding = max(0, min(extra_padding, self.context - longest))
+        return option_batch(
+            examples,
+            break_even=self.break_even,
+            pad_id=self.pad_id,
+            device=self.device,
+            extra_padding=extra_padding,
+        )
 
     def _sums(self, batch: Batch, points: int) -> tuple[torch.Tensor, int]:
         """The loss summed over a batch at each point, and how many examples or tokens it is summed over."""
@@ -226,12 +219,12 @@ class Evaluator:
             found = map(token_f1, self._generate(batch.examples), (example.answers for example in batch.examples))
             return torch.tensor([len(batch) - sum(found)]), len(batch)
         every = batch if points == 1 else batch.repeated(points)
-        if isinstance(every, ChoiceBatch):
-            scores_BO = option_log_probs(self.model, every, points) / every.count_BO
-            losses_B, weight = cross_entropy(scores_BO, every.label_B, reduction="none"), len(batch)
-        else:
-            losses_B, weight = -answer_log_probs(self.model, every).sum(dim=1), every.count
-        return losses_B.view(points, -1).sum(dim=1), weight
+        sums_BO = option_log_probs(self.model, every)
+        if self.scoring.loss == "answer":
+            return -sums_BO.view(points, -1).sum(dim=1), batch.predicted
+        means_BO = sums_BO / every.real_BOS.sum(dim=-1).clamp(min=1)
+        losses_B = cross_entropy(means_BO, every.label_B, reduction="none")
+        return losses_B.view(points, -1).sum(dim=1), len(batch)
 
     def _generate(self, examples: Sequence[Encoded]) -> list[str]:
         if self.tokenizer is None:

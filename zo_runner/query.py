@@ -107,7 +107,7 @@ class Query:
 
     def _at_once(self, directions: Sequence[Direction], offsets: int) -> int:
         perturbed = self.evaluator.perturbed
-        read = [batch.ids_BT.numel() for batch in self.batches if not isinstance(batch, PromptBatch)]
+        read = [batch.ids_RL.numel() for batch in self.batches if not isinstance(batch, PromptBatch)]
         if perturbed is None or len(read) < len(self.batches):
             return 0
         return perturbed.reads(directions, offsets, sum(read))
