@@ -15,7 +15,7 @@ from zo_runner.encoding import Encoded, Encoder
 from zo_runner.errors import UserError, invalid
 from zo_runner.evaluation import Evaluator
 from zo_runner.methods.base import Method, ZerothOrder
-from zo_runner.models import Base, load_base, pick_device, set_threads
+from zo_runner.models import Base, lend_base, pick_device, set_threads
 from zo_runner.order import BatchOrder
 from zo_runner.records import SCHEMA, RunDirectory
 from zo_runner.schema import AUTO
@@ -103,7 +103,7 @@ def ground(cfg: DictConfig) -> Ground:
         raise UserError(f"Invalid task: {error}. Must have the keys of its YAML, and no others.") from None
     splits = task.load(cfg.seeds.data)
     device = pick_device(cfg.runtime.device)
-    base = load_base(
+    base = lend_base(
         cfg.model.path,
         revision=cfg.model.revision,
         embedded=cfg.model.embedded,
