@@ -164,7 +164,10 @@ def _ranks(grid: Grid, work: Work) -> Cell:
 
 def _directions(grid: Grid, work: Work, directions: int) -> Cell:
     """Probes of one example along some directions."""
-    variants = {name: make(work, rank=RANK, directions=directions) for name, make in steps.PROBES.items()}
+    variants = {
+        name: steps.probe(work, evaluation, rank=RANK, directions=directions)
+        for name, evaluation in steps.PROBES.items()
+    }
     seconds, gap = in_turn(variants, rounds=grid.rounds, steps=max(1, _count(grid, work) // directions))
     return Cell(work.setting.name, "directions", work.size, RANK, directions=directions, gap=gap, seconds=seconds)
 

@@ -6,7 +6,6 @@ counting.
 
 import statistics
 import time
-from functools import partial
 from typing import Any
 
 import torch
@@ -16,22 +15,23 @@ from benchmarks.rounds import Taken, Variant
 from benchmarks.settings import SCORING, Setting, Work
 from zo_runner.adapters import dense_groups
 from zo_runner.budget import Budget, Ledger
-from zo_runner.directions import losses_along
+from zo_runner.directions import losses_at
 from zo_runner.evaluation import Evaluator
 from zo_runner.flops import FlopMeter
 from zo_runner.memory import StepMemory
 from zo_runner.methods import AR1ZO, MeZO
 from zo_runner.methods.base import StepReport, ZerothOrder
 from zo_runner.noise import Noise
+from zo_runner.query import Perturbed
 from zo_runner.train import Trainer
 
 # So small that a loss at theta +- eps u is that at theta to rounding, and no step leaves the initialisation: then all
 # variants see the same loss. What a step costs does not depend on them, as long as they are not 0.
 EPS, LR = 1e-4, 1e-8
 
-# How the points of a step are evaluated: arguments of `Evaluator` for each, and which of them a run takes by itself.
-EVALUATIONS: dict[str, dict[str, Any]] = {"sequential": {}}
-DEFAULT = "sequential"
+# How the points of a step are evaluated, and which of them a run takes by itself.
+EVALUATIONS = ("sequential", "batched", "auto")
+DEFAULT = "auto"
 
 NEVER = 2**62
 
@@ -93,26 +93,26 @@ class Ours:
         return Taken(statistics.fmean(outcome.step_seconds), listener.losses)
 
 
-def one_by_one(work: Work, *, rank: int, directions: int) -> Variant:
-    """Slopes along K directions at one point: two queries along each, one direction after the other."""
+def probe(work: Work, evaluation: str, *, rank: int, directions: int) -> Variant:
+    """Slopes along K directions at one point: two queries along each."""
     model, method = trained(work.setting, "ar1zo", rank)
-    evaluator = evaluator_of(work.setting, model, DEFAULT)
+    evaluator = evaluator_of(work.setting, model, evaluation)
 
     @torch.no_grad()
     def take(steps: range) -> Taken:
         batches, losses = work.batches(steps), []
         start = time.perf_counter()
         for step, batch in zip(steps, batches, strict=True):
-            closure = partial(evaluator.loss, *evaluator.batches(batch))
-            for k in range(directions):
-                losses += losses_along(closure, method.direction(step * directions + k), (EPS, -EPS))
+            query = evaluator.query(*evaluator.batches(batch))
+            along = [method.direction(step * directions + k) for k in range(directions)]
+            losses += [loss for pair in losses_at(query, along, (EPS, -EPS)) for loss in pair]
         return Taken((time.perf_counter() - start) / len(steps), losses)
 
     return take
 
 
 # How a probe of K directions is evaluated.
-PROBES = {"one by one": one_by_one}
+PROBES = {"one by one": "sequential", "together": "batched"}
 
 
 def trained(setting: Setting, method: str, rank: int) -> tuple[Any, ZerothOrder]:
@@ -129,7 +129,8 @@ def trained(setting: Setting, method: str, rank: int) -> tuple[Any, ZerothOrder]
 def evaluator_of(setting: Setting, model: Any, evaluation: str) -> Evaluator:
     """What turns the setting's examples into losses."""
     base = setting.base
-    return Evaluator(model, SCORING, pad_id=base.pad_id, context=base.context, **EVALUATIONS[evaluation])
+    perturbed = Perturbed(model, evaluation, None)
+    return Evaluator(model, SCORING, pad_id=base.pad_id, context=base.context, perturbed=perturbed)
 
 
 def _own_weights(model: torch.nn.Module) -> None:

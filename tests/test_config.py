@@ -14,7 +14,7 @@ from zo_runner import cli, config, identity
 from zo_runner.errors import UserError
 
 CONF = cli.HOME / "conf"
-FILES = sorted(f for f in CONF.rglob("*") if f.is_file() and "hydra" not in f.parts and f != CONF / "run.yaml")
+FILES = sorted(f for f in CONF.rglob("*") if f.is_file() and f != CONF / "run.yaml")
 CHOICES = [(f.parent.name, f.stem) for f in FILES]
 SWEEPS = sorted((cli.HOME / "sweeps").iterdir())
 METHODS = {f.stem: OmegaConf.to_container(OmegaConf.load(f)) for f in FILES if f.parent.name == "method"}
@@ -33,7 +33,7 @@ def test_every_configuration_file_is_a_choice_of_a_group():
     }
     assert {group for group, _ in CHOICES} == {group for group in groups if not group.startswith("override")}
     assert [f.relative_to(CONF).as_posix() for f in FILES] == [f"{group}/{name}.yaml" for group, name in CHOICES]
-    assert len(FILES) + 1 == len([f for f in CONF.rglob("*.y*ml") if "hydra" not in f.parts])
+    assert len(FILES) + 1 == len(list(CONF.rglob("*.y*ml")))
     assert all(f.suffix == ".yaml" for f in SWEEPS)
 
 

@@ -16,7 +16,7 @@ from zo_runner.errors import UserError, invalid
 from zo_runner.evaluation import Evaluator
 from zo_runner.folding import Fold
 from zo_runner.methods.base import Method, ZerothOrder
-from zo_runner.models import Base, compile_forward, load_base, pick_device, set_threads
+from zo_runner.models import Base, compile_forward, lend_base, load_base, pick_device, set_threads
 from zo_runner.order import BatchOrder
 from zo_runner.query import Perturbed
 from zo_runner.records import SCHEMA, RunDirectory
@@ -45,14 +45,20 @@ class Ground:
     facts: dict[str, Any]
 
     def evaluator(self, model: Any, runtime: DictConfig | None = None) -> Evaluator:
-        """Scores the task's examples by `model`: the base, or an adapter on it; with `runtime` also around it."""
+        """Scores the task's examples by `model`: the base, or an adapter on it; with `runtime` also around it.
+
+        Not around a compiled one, which would be compiled again for the hooks of every query.
+        """
+        perturbed = None
+        if runtime is not None and not runtime.compile:
+            perturbed = Perturbed(model, runtime.evaluation, runtime.fold)
         return Evaluator(
             model,
             self.scoring,
             pad_id=self.base.pad_id,
             context=self.base.context,
             tokenizer=self.base.tokenizer,
-            perturbed=None if runtime is None else Perturbed(model, runtime.evaluation, runtime.fold),
+            perturbed=perturbed,
         )
 
 
@@ -106,7 +112,9 @@ def ground(cfg: DictConfig) -> Ground:
         raise UserError(f"Invalid task: {error}. Must have the keys of its YAML, and no others.") from None
     splits = task.load(cfg.seeds.data)
     device = pick_device(cfg.runtime.device)
-    base = load_base(
+    # Layers on several devices are bound to them by hooks, which copies of the modules would share.
+    load = lend_base if cfg.runtime.device_map is None else load_base
+    base = load(
         cfg.model.path,
         revision=cfg.model.revision,
         embedded=cfg.model.embedded,
@@ -196,7 +204,8 @@ def assemble(cfg: DictConfig) -> Parts:
 def _require_paths(cfg: DictConfig, evaluator: Evaluator, method: Method) -> None:
     """Refuse a way of evaluation that was asked for and that the method's directions or the model do not allow."""
     perturbed, name = evaluator.perturbed, cfg.method.name
-    assert perturbed is not None
+    if perturbed is None:
+        return
     if cfg.runtime.evaluation == "batched":
         directions = [method.direction(0)] if isinstance(method, ZerothOrder) else []
         if evaluator.scoring.loss == "f1" or not directions or not perturbed.reads(directions, 2, 1):

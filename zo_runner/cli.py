@@ -16,15 +16,13 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from zo_runner import config, schema
+from zo_runner import config
 from zo_runner.console import complain, quiet, say
 from zo_runner.errors import UserError, invalid
 from zo_runner.jobs import carry_out, closing_line
 from zo_runner.records import find_runs
+from zo_runner.schema import HOME, PACKAGE
 
-PACKAGE = Path(__file__).resolve().parent
-# In a wheel conf/ and sweeps/ lie inside the package, in a checkout beside it.
-HOME = PACKAGE if (PACKAGE / "conf").is_dir() else PACKAGE.parent
 INTERRUPTED = 130
 
 # The exit code that the jobs of this process have earned so far.
@@ -43,7 +41,8 @@ class TableAtEnd(Callback):
             return
         failed = [job for job in jobs if job["error"] is not None]
         runs = list(dict.fromkeys(job["run"] for job in jobs if job["run"] is not None))
-        _write_table([Path(run) for run in runs], folder)
+        if runs:
+            _write_table([Path(run) for run in runs], folder)
         if failed:
             complain(f"{len(failed)} of {len(jobs)} jobs failed:")
             for job in failed:
@@ -151,7 +150,9 @@ def main() -> None:
     # Hydra's parser takes no overrides on both sides of a flag; a person adds -m wherever the cursor is.
     sys.argv[1:] = sorted(sys.argv[1:], key=lambda word: word not in ("-m", "--multirun"))
     quiet()
-    schema.register(HOME / "sweeps")
+    if {"-h", "--help"} & set(sys.argv):
+        say(help_text())
+        sys.exit(0)
     try:
         _job()
     except KeyboardInterrupt:
@@ -168,6 +169,14 @@ def main() -> None:
         complain(f"error: {invalid('runtime.root', error.filename, allowed)}")
         _fail()
     sys.exit(_exit_code)
+
+
+def help_text() -> str:
+    """What --help says: help.txt, and what there is in every group. Hydra's own takes seconds to list that."""
+    folders = sorted([*(HOME / "conf").iterdir(), HOME / "sweeps"], key=lambda folder: folder.name)
+    options = {folder.name: sorted(file.stem for file in folder.glob("*.yaml")) for folder in folders}
+    groups = "\n".join(f"{group}: {', '.join(names)}" for group, names in options.items() if names)
+    return (PACKAGE / "help.txt").read_text(encoding="utf-8").replace("$GROUPS", groups)
 
 
 def one_line(error: BaseException) -> str:

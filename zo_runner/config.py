@@ -69,6 +69,8 @@ def check(cfg: DictConfig) -> None:
     ):
         if OmegaConf.select(cfg, key) not in options:
             raise invalid(key, OmegaConf.select(cfg, key), one_of(options))
+    if cfg.runtime.compile and (cfg.runtime.evaluation == "batched" or cfg.runtime.fold):
+        raise invalid("runtime.compile", True, "false with runtime.evaluation=batched or runtime.fold=true")
     if cfg.runtime.device_map not in (None, AUTO):
         raise invalid("runtime.device_map", cfg.runtime.device_map, "null, or auto for a model beyond one accelerator")
     if cfg.runtime.device_map and cfg.runtime.device != AUTO:

@@ -1,13 +1,16 @@
-"""The schema of every closed node of the configuration, and the words that its keys allow. No torch."""
+"""The schema of every closed node of the configuration, the words that its keys allow, and where it lies. No torch."""
 
 from dataclasses import MISSING as NO_DEFAULT
 from dataclasses import dataclass, field, fields
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
-from omegaconf import II, MISSING, OmegaConf
+from omegaconf import II, MISSING
+
+PACKAGE = Path(__file__).resolve().parent
+# In a wheel conf/ and sweeps/ lie inside the package, in a checkout beside it.
+HOME = PACKAGE if (PACKAGE / "conf").is_dir() else PACKAGE.parent
 
 JOBS = ("train", "evaluate", "probe", "table", "report")
 DTYPES = ("float32", "bfloat16", "float16")
@@ -186,12 +189,5 @@ class RunConfig:
 # Keys of a run that hold a node and not a value.
 NODES = frozenset(node.name for node in fields(RunConfig) if node.default is NO_DEFAULT)
 
-
-@cache
-def register(sweeps: Path) -> None:
-    """Make the schema, and each YAML in `sweeps` as `+sweeps=NAME`, known to Hydra, once in a process."""
-    store = ConfigStore.instance()
-    store.store(name="run_schema", node=RunConfig)
-    for file in sorted(sweeps.glob("*.yaml")):
-        node = OmegaConf.merge({"sweep": {"name": file.stem}}, OmegaConf.load(file))
-        store.store(group="sweeps", name=file.stem, node=node, package="_global_")
+# The name by which conf/run.yaml asks for this schema.
+ConfigStore.instance().store(name="run_schema", node=RunConfig)

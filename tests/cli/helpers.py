@@ -14,7 +14,7 @@ import hydra
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import OmegaConf
 
-from zo_runner import cli, schema
+from zo_runner import cli
 
 # A run of 20 steps on 64 examples, without Weights & Biases: half a second.
 SMALL = ("budget=smoke", "task.num_train=64", "task.num_dev=32", "task.num_test=32", "batch_size=4", "tracker=none")
@@ -52,7 +52,6 @@ def zo_run(*words, env=None):
 
 def compose(*overrides, hydra_too=False):
     """The configuration that the command line would compose."""
-    schema.register(cli.HOME / "sweeps")
     GlobalHydra.instance().clear()
     with hydra.initialize_config_dir(str(cli.HOME / "conf"), version_base="1.3"):
         return hydra.compose("run", list(overrides), return_hydra_config=hydra_too)

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.helpers import SMALL, read_json, runs_below
+from tests.cli.helpers import SMALL, read_json, runs_below, zo_run
+from zo_runner import cli
 
 SCRIPT = Path(sys.executable).parent / "zo-run"
 
@@ -26,7 +27,9 @@ def test_help_is_in_our_own_words(tmp_path):
     assert "zo-run -m method=lora_zo,ar1zo rank=4,64 seed=0,1,2" in done.stdout
     for group in ("model", "task", "method", "adapter", "budget", "noise", "tracker"):
         assert f"\n{group}: " in done.stdout
-    assert "Powered by Hydra" not in done.stdout
+    for file in (*cli.HOME.glob("conf/*/*.yaml"), *cli.HOME.glob("sweeps/*.yaml")):
+        (line,) = (line for line in done.stdout.splitlines() if line.startswith(f"{file.parent.name}: "))
+        assert file.stem in line.split(": ")[1].split(", ")
     assert not list(tmp_path.iterdir())
 
 
@@ -37,20 +40,37 @@ def test_bad_input_ends_the_process_with_1_and_one_line(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("words", [["--help"], ["--cfg", "job"], ["-m", "rank=0,-1"]], ids=" ".join)
-def test_nothing_heavy_is_imported_before_it_is_needed(words, tmp_path):
-    probe = """
+HEAVY = {"datasets", "matplotlib", "numpy", "pandas", "peft", "scipy", "torch", "transformers", "wandb"}
+
+
+def imported(*words, folder, among):
+    """Which of some modules a command has imported when it ends."""
+    probe = f"""
 import sys
 from zo_runner.cli import main
 try:
     main()
 except SystemExit:
-    print("imported:", *sorted({"torch", "transformers", "peft", "wandb", "datasets"} & set(sys.modules)))
+    print("imported:", *sorted({among} & set(sys.modules)))
 """
-    done = subprocess.run(
-        [sys.executable, "-c", probe, *words], cwd=tmp_path, capture_output=True, text=True, timeout=300
-    )
-    assert done.stdout.splitlines()[-1] == "imported:", done.stderr
+    command = [sys.executable, "-c", probe, *words]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300)
+    return done.stdout.splitlines()[-1].removeprefix("imported:").split()
+
+
+@pytest.mark.parametrize("words", [["--cfg", "job"], ["-m", "rank=0,-1"]], ids=" ".join)
+def test_nothing_heavy_is_imported_before_it_is_needed(words, tmp_path):
+    assert imported(*words, folder=tmp_path, among=HEAVY) == []
+
+
+def test_help_composes_nothing(tmp_path):
+    assert imported("--help", folder=tmp_path, among={*HEAVY, "hydra_plugins.zo_run_arena"}) == []
+
+
+def test_a_run_that_was_made_is_found_without_anything_heavy(tmp_path):
+    tiny = (*SMALL, "budget.queries=2", f"runtime.root={tmp_path}")
+    assert zo_run(*tiny).code == 0
+    assert imported(*tiny, folder=tmp_path, among=HEAVY) == []
 
 
 def test_an_interrupt_from_outside_gives_130_and_leaves_the_status(tmp_path):

@@ -6,7 +6,7 @@ from hydra.core.global_hydra import GlobalHydra
 from omegaconf import OmegaConf
 
 from tests.cli.helpers import compose, zo_run
-from zo_runner import cli, schema
+from zo_runner import cli
 from zo_runner.arena import arena_of
 
 SWEEPS = {file.stem: OmegaConf.load(file).sweep for file in sorted((cli.HOME / "sweeps").iterdir())}
@@ -48,7 +48,6 @@ def test_a_bad_sweep_ends_before_its_first_run(words, told, tmp_path):
 def test_a_planned_run_is_what_its_command_composes_to(name, scale):
     """A plan puts configurations together from parts; Hydra composes the same from the whole command."""
     cfg = compose(f"+sweeps={name}", f"scale={scale}")
-    schema.register(cli.HOME / "sweeps")
     GlobalHydra.instance().clear()
     with hydra.initialize_config_dir(str(cli.HOME / "conf"), version_base="1.3"):
         arena = arena_of(cfg, ["rank=4", "alpha=3e-1"])

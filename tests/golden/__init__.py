@@ -14,7 +14,6 @@ from omegaconf import OmegaConf
 
 from zo_runner.assemble import assemble
 from zo_runner.cli import HOME
-from zo_runner.schema import register
 
 FILE = Path(__file__).with_name("slopes.json")
 STEPS = 6
@@ -31,7 +30,6 @@ def cases() -> Iterator[tuple[str, str]]:
 
 def slopes(model: str, method: str) -> list[float]:
     """The slopes of the first STEPS steps at a fixed small learning rate."""
-    register(HOME / "sweeps")
     chosen = [f"model={model}", f"method={method}", "method.lr=1e-5", "method.eps=1e-2", "seed=7"]
     with initialize_config_dir(str(HOME / "conf"), version_base="1.3"):
         cfg = compose("run", chosen)
