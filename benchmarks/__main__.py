@@ -16,6 +16,7 @@ from pathlib import Path
 
 from benchmarks import report
 from benchmarks.matrix import POCKET, QUICK, REAL, Cell, Grid, Memory, cells, memory
+from benchmarks.rounding import Rounding, roundings
 from benchmarks.settings import pocket, real
 from zo_runner.assets import ASSETS
 from zo_runner.errors import UserError, invalid
@@ -61,6 +62,7 @@ def measure(pockets: dict[str, Grid], real_folder: str | None = None) -> tuple[s
         plan.append((lambda: real(Path(real_folder)), REAL))
     found: list[Cell] = []
     held: list[Memory] = []
+    rounded: list[Rounding] = []
     for make, grid in plan:
         setting = make()
         facts["threads"][setting.name] = setting.threads
@@ -68,9 +70,11 @@ def measure(pockets: dict[str, Grid], real_folder: str | None = None) -> tuple[s
             found.append(cell)
             print(".", end="", file=sys.stderr, flush=True)
         held += memory(setting, grid)
+        rounded += roundings(setting, ranks=grid.rounded_ranks, directions=grid.rounded_directions)
     print(file=sys.stderr)
-    data = {**facts, "cells": [asdict(cell) for cell in found], "memory": [asdict(row) for row in held]}
-    return report.text(found, held, facts), data
+    lists = {"cells": found, "memory": held, "rounding": rounded}
+    data = {**facts, **{name: [asdict(row) for row in rows] for name, rows in lists.items()}}
+    return report.text(found, held, rounded, facts), data
 
 
 if __name__ == "__main__":

@@ -28,6 +28,8 @@ class Grid:
         ranks: of the steps.
         growing: batches, lengths in tokens, ranks and numbers of directions that growth is read at.
         memory: batches of the memory of a step.
+        rounded_ranks: of the rounding of slopes.
+        rounded_directions: that it is read from.
     """
 
     rounds: int
@@ -40,10 +42,14 @@ class Grid:
     growing_ranks: tuple[int, ...] = (1, 4, 16, 64, 256)
     growing_directions: tuple[int, ...] = (1, 2, 4, 8, 16, 32)
     memory: tuple[int, ...] = (1, 16)
+    rounded_ranks: tuple[int, ...] = (16, 256)
+    rounded_directions: int = 64
 
 
 POCKET = Grid(rounds=9, examples=32, scored=256)
-REAL = Grid(rounds=5, examples=4, scored=64, growing_batches=(1, 4, 16, 32), growing_directions=(1, 4, 16))
+REAL = Grid(
+    rounds=5, examples=4, scored=64, growing_batches=(1, 4, 16, 32), growing_directions=(1, 4, 16), rounded_directions=8
+)
 QUICK = Grid(
     rounds=3,
     examples=8,
@@ -55,6 +61,8 @@ QUICK = Grid(
     growing_ranks=(1, 256),
     growing_directions=(1, 16),
     memory=(16,),
+    rounded_ranks=(16,),
+    rounded_directions=8,
 )
 
 

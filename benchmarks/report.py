@@ -10,6 +10,8 @@ from typing import Any
 import pandas as pd
 
 from benchmarks.matrix import BATCH, LENGTH_BATCH, RANK, Cell, Memory
+from benchmarks.rounding import BATCH as ROUNDED
+from benchmarks.rounding import EPS, Rounding
 from benchmarks.settings import ALPHA, LONGEST, SHORTEST
 from benchmarks.steps import DEFAULT
 from zo_runner.records import environment
@@ -23,6 +25,7 @@ STEPS = {
     "floor": "(b) floor",
     "sequential": "(c) sequential",
     "batched": "(d) batched",
+    "auto": "auto",
     "all atoms": "all atoms",
 }
 
@@ -42,7 +45,7 @@ variants of a row see the same losses, to {gap:.0e} nats at most in this run, or
 - **(b) floor**: two bare forwards of the frozen model without an adapter, logits only where an option is read, tensors
   made before the clock starts; of the ways to compute a batch of mixed lengths the fastest, which is named.
 - **(c) sequential**, **(d) batched**: our step (AR1-ZO) as the trainer takes it, with the building of the batch; +ε and
-  −ε one after the other, or in one forward. What a run does by itself is {default}.
+  −ε one after the other, or in one forward. **auto** is what a run does by itself, and what is called ours.
 - **all atoms**: our step, perturbing all that (a) does, evaluated as a run does by itself.
 
 Adapters are on the query and value projections, alpha {alpha}; models are in float32 on the CPU. Prompts have mixed
@@ -56,11 +59,11 @@ def facts() -> dict[str, Any]:
     return {**environment(), "machine": {"cpu": _cpu(), "cores": os.cpu_count(), "load_before": load}, "threads": {}}
 
 
-def text(cells: Sequence[Cell], memory: Sequence[Memory], known: dict[str, Any]) -> str:
+def text(cells: Sequence[Cell], memory: Sequence[Memory], rounded: Sequence[Rounding], known: dict[str, Any]) -> str:
     """The page."""
     gap = max((cell.gap for cell in cells), default=0.0)
     lengths = {"shortest": SHORTEST, "longest": LONGEST}
-    head = HEAD.format(facts=_told(known), gap=gap, default=DEFAULT, alpha=ALPHA, **lengths)
+    head = HEAD.format(facts=_told(known), gap=gap, alpha=ALPHA, **lengths)
     parts = [head, "## Bars", _bars(cells, memory)]
     for title, table in (
         ("Seconds of a step", "steps"),
@@ -75,6 +78,10 @@ def text(cells: Sequence[Cell], memory: Sequence[Memory], known: dict[str, Any])
         f"## Growth with the number of directions, batch 1, rank {RANK}",
         "Seconds of a probe, two queries along each direction.",
         _against([cell for cell in cells if cell.table == "directions"], "directions"),
+        "## Rounding of a slope",
+        f"Root mean square of AR1-ZO's slopes at ε = {EPS:g} and batch {ROUNDED}, and of their distance from those of "
+        "float64, by the way in which the points of a step are evaluated. No atom is at 0.",
+        _roundings(rounded),
         "## Peak memory",
         "MiB of the tensors that exist at once, as `zo_runner.memory` counts them; (model + step) / (model + forward).",
         _memory(memory),
@@ -156,6 +163,14 @@ def _against(cells: Sequence[Cell], axis: str) -> str:
             ratio = _spread(ratios(cell, name, first), ".3f")
             rows.append((cell.model, str(getattr(cell, axis)), name, milliseconds, ratio))
     return _table(("model", axis, "rank" if axis == "batch" else "evaluation", "ms", "against the first"), rows)
+
+
+def _roundings(rounded: Sequence[Rounding]) -> str:
+    rows = [
+        (row.model, str(row.rank), row.path, f"{row.slope:.3g}", f"{row.error:.2g}", f"{row.fd_snr_db:.1f}")
+        for row in rounded
+    ]
+    return _table(("model", "rank", "points", "slope", "error", "slope / error, dB"), rows)
 
 
 def _memory(memory: Sequence[Memory]) -> str:

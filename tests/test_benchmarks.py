@@ -29,6 +29,8 @@ SMALLEST = Grid(
     growing_ranks=(1, 2),
     growing_directions=(2,),
     memory=(2,),
+    rounded_ranks=(2,),
+    rounded_directions=2,
 )
 
 
@@ -121,7 +123,7 @@ def test_a_bar_is_met_by_the_median_of_ratios_within_rounds():
     seconds = {"plain": [10.0, 6.0, 8.0], steps.DEFAULT: [2.0, 2.0, 1.6], "floor": [2.0 / 0.9, 2.0 / 1.1, 1.6 / 1.2]}
     cell = Cell(report.BARRED, "steps", 16, 16, seconds=seconds)
     memory = Memory(report.BARRED, "ar1zo", steps.DEFAULT, 16, weights=100, forward=100, step=111)
-    page = [line.split("|") for line in report.text([cell], [memory], known).splitlines() if "|" in line]
+    page = [line.split("|") for line in report.text([cell], [memory], [], known).splitlines() if "|" in line]
     bars = {line[1].strip(): (line[4].strip(), line[5].strip()) for line in page if len(line) == 7}
     assert bars["(a) / ours, batch 16, rank 16"] == ("5.000 (3.000 to 5.000)", "yes")
     assert bars["ours / (b), batch 16, rank 16"] == ("1.100 (0.900 to 1.200)", "no")

@@ -38,10 +38,11 @@ def break_even(model: Model) -> int | None:
 
 
 def option_log_probs(model: Model, batch: OptionBatch) -> torch.Tensor:
-    """Summed log p(option | prompt) in nats, [B, O] float32; -inf where there is no option."""
+    """Summed log p(option | prompt) in nats, [B, O] float32 at least; -inf where there is no option."""
     layout = {} if batch.seen_R1LL is None else {"attention_mask": batch.seen_R1LL, "position_ids": batch.position_RL}
     out = model(input_ids=batch.ids_RL, use_cache=False, logits_to_keep=batch.keep_RK, **layout)
-    log_probs: torch.Tensor = out.logits.float().log_softmax(dim=-1).flatten(0, 1)
+    precision = torch.promote_types(out.logits.dtype, torch.float32)
+    log_probs: torch.Tensor = out.logits.to(precision).log_softmax(dim=-1).flatten(0, 1)
     found_BOS = log_probs[batch.at_BOS, batch.target_BOS]
     sums_BO = found_BOS.masked_fill(~batch.real_BOS, 0.0).sum(dim=-1)
     return sums_BO.masked_fill(~batch.real_BOS[..., 0], -torch.inf)
