@@ -13,7 +13,7 @@ Where sigma is 0 the losses say nothing, and the step is 0.
 Per step: N + 1 queries. Memory: a copy of the parameters, and N directions where they have up to KEPT_NUMBERS numbers
 in all, else one at a time, drawn again for the update.
 Differs from the reference code: over whole models the directions are evaluated one after the other, not in one batched
-pass, which changes seconds and not numbers; parameters are restored from a copy; the reported loss is l0.
+pass, which changes seconds and not numbers; parameters are restored exactly; the reported loss is l0.
 Source: Dang et al. 2025, arXiv:2506.09034 (abstract, and the authors' code; the full text was not available to us). Our
 readings, which the code bears out: the step has no 1/epsilon, which sigma, proportional to epsilon, would cancel; sigma
 is over the N perturbed losses, without l0. That sigma^2 divides by N - 1 is ours.

@@ -12,7 +12,7 @@ Per step: 3 queries, l+, l- and l0. Memory: H, as large as the parameters and fl
 parameters, and u.
 Differs from the reference code: 3 queries, not 4, since the loss is not asked for again after the step; H does change
 by default, whereas the released script holds it constant; the update goes along the direction that was perturbed, with
-the H of before the step, where the code divides z by the new one; no weight decay; parameters are restored from a copy;
+the H of before the step, where the code divides z by the new one; no weight decay; parameters are restored exactly;
 the reported loss is (l+ + l-)/2.
 Source: Zhao et al. 2024, arXiv:2402.15173, Algorithm 1.
 """

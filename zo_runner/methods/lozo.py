@@ -15,7 +15,7 @@ has the norm and, over draws of both factors, the mean and covariance of MeZO's 
 Per step: 2 queries. Memory: a copy of the parameters, and u; V is drawn again from its seed.
 Differs from the reference code: the updated U is the perturbed one on every step, also where V is drawn anew, while the
 code draws V and U from one stream before the queries and only U after; lr is the paper's alpha, not alpha / r;
-parameters are restored from a copy; the reported loss is (l+ + l-)/2.
+parameters are restored exactly; the reported loss is (l+ + l-)/2.
 Source: Chen et al. 2024, arXiv:2410.07698, Algorithm 1.
 """
 

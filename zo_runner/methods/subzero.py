@@ -16,7 +16,7 @@ A and B of a LoRA module are thin: each is read as the matrix nearest to a squar
 Per step: 2 queries. Memory: a copy of the parameters, u, and (m + n) r numbers per matrix for the bases, which are no
 state: they are drawn again from their seed.
 Differs from the reference code: the bases are uniformly distributed (QR with a positive diagonal of R); the update is
-the perturbed direction itself, not an optimiser's step from a stored gradient; parameters are restored from a copy; the
+the perturbed direction itself, not an optimiser's step from a stored gradient; parameters are restored exactly; the
 reported loss is (l+ + l-)/2.
 Source: Yu et al. 2024, arXiv:2410.08989, Algorithms 1 to 3.
 """

@@ -13,7 +13,7 @@ eta      lr            parameter units: the step does not depend on the size of 
 
 Per step: 2 queries. Memory: m and v, each as large as the parameters and float32 at least; a copy of the parameters,
 and z.
-Differs from the reference code: the moments have a precision of their own; parameters are restored from a copy; the
+Differs from the reference code: the moments have a precision of their own; parameters are restored exactly; the
 reported loss is (l+ + l-)/2.
 Source: Kingma and Ba 2014, arXiv:1412.6980, on the estimate of MeZO, as in Zhang et al. 2024, arXiv:2402.11592.
 """

@@ -9,7 +9,7 @@ epsilon  eps           parameter units
 eta      lr            parameter units per unit slope; a steady gradient moves by lr / (1 - mu) of it
 
 Per step: 2 queries. Memory: v, as large as the parameters and float32 at least; a copy of the parameters, and z.
-Differs from the reference code: v has a precision of its own; parameters are restored from a copy; the reported loss is
+Differs from the reference code: v has a precision of its own; parameters are restored exactly; the reported loss is
 (l+ + l-)/2. theta moves by slope * z and by mu v one after the other, so that mu = 0 is MeZO bit for bit.
 Source: ZO-SGD of Ghadimi and Lan 2013, arXiv:1309.5549, with the momentum of Zhang et al. 2024, arXiv:2402.11592.
 """

@@ -10,7 +10,7 @@ eta      lr            parameter units: every coordinate moves by lr, whatever t
 Per step: 2 queries. Memory: a copy of the parameters, and z.
 Differs from the reference code: in ZO-LLM's `zo_sign_opt` it is the scalar slope whose sign is taken and multiplied by
 z, and its runs hand the product to AdamW; here, as in the paper, the sign is that of every coordinate of the estimate,
-and it is the step. Parameters are restored from a copy; the reported loss is (l+ + l-)/2.
+and it is the step. Parameters are restored exactly; the reported loss is (l+ + l-)/2.
 Source: Liu et al. 2019, signSGD via Zeroth-Order Oracle (ICLR), with two-sided queries along one direction.
 """
 
