@@ -15,11 +15,13 @@ from tests.conformance.cases import METHODS, same_bits
 from zo_runner import adapters
 from zo_runner.config import build
 from zo_runner.devices import moved
+from zo_runner.directions import losses_at
 from zo_runner.encoding import Encoded
 from zo_runner.errors import UserError
 from zo_runner.evaluation import Evaluator
 from zo_runner.flops import FlopMeter
 from zo_runner.models import compile_forward, load_base
+from zo_runner.query import Perturbed
 from zo_runner.tasks.base import Scoring
 
 CPU = torch.device("cpu")
@@ -76,27 +78,40 @@ def stepped(groups, evaluator, name, examples=EXAMPLES, steps=2):
     method = build({**METHODS[name], "lr": 1e-3, "eps": 1e-2})(groups, seed=0)
     reports = []
     for _ in range(steps):
-        batches = evaluator.batches(examples)
-        method.step(lambda batches=batches: evaluator.loss(*batches))
+        method.step(evaluator.query(*evaluator.batches(examples)))
         reports.append(method.report)
     return reports
 
 
 @pytest.mark.parametrize("device", DEVICES, ids=str)
 @pytest.mark.parametrize(("method", "trains"), [("ar1zo", "adapter"), ("lora_zo", "adapter"), ("mezo", "full")])
-@pytest.mark.parametrize(("model", "flags"), [("pocket_opt", 0), ("pocket_qwen3", 1)])
-def test_a_step_waits_for_its_losses_and_for_nothing_else_of_ours(model, flags, method, trains, device):
-    """In a forward of Qwen3, transformers reads one flag: whether the positions are those of packed sequences."""
+@pytest.mark.parametrize("model", ["pocket_opt", "pocket_qwen3"])
+def test_a_step_waits_for_its_losses_and_for_nothing_else(model, method, trains, device):
+    """Where no texts share a row, there is no mask, and Qwen3's forward reads a flag: whether its rows are packed."""
     groups, evaluator = parts(model, trains, device=device)
     stepped(groups, evaluator, method, steps=1)  # what is set up once may wait
     with nobody_waits(device):
         batches = evaluator.batches(EXAMPLES)
-        if not flags:
-            with torch.no_grad():
-                evaluator.loss(*batches)
+        assert all(batch.seen_R1LL is not None for batch in batches)
+        with torch.no_grad():
+            evaluator.loss(*batches)
     with Waits() as waits:
         stepped(groups, evaluator, method, steps=1)
-    assert waits.count == 2 * (1 + flags * len(batches))
+    assert waits.count == 2
+
+
+@pytest.mark.parametrize("device", DEVICES, ids=str)
+@pytest.mark.parametrize("path", [("batched", False), ("sequential", True), ("batched", True)])
+def test_points_are_read_and_atoms_folded_without_waiting(path, device):
+    groups, evaluator = parts("pocket_opt", "adapter", device=device)
+    evaluator.perturbed = Perturbed(evaluator.model, *path)
+    method = build({**METHODS["ar1zo"], "lr": 1e-3, "eps": 1e-2})(groups, seed=0)
+    method.step(evaluator.query(*evaluator.batches(EXAMPLES)))  # what is set up once may wait
+    u, query = method.direction(1), evaluator.query(*evaluator.batches(EXAMPLES))
+    with nobody_waits(device), Waits() as waits:
+        losses = query.at([u], (1e-2, -1e-2))
+    assert waits.count == 0
+    assert losses.tolist() == pytest.approx(losses_at(lambda: query(), [u], (1e-2, -1e-2))[0], abs=1e-5)
 
 
 @pytest.mark.parametrize("device", DEVICES, ids=str)
@@ -140,6 +155,7 @@ def test_one_compiled_graph_serves_batches_of_any_shape_at_parameters_of_any_val
     model = Qwen3ForCausalLM(config).eval().requires_grad_(False)
     compile_forward(model)
     groups, evaluator = with_groups(SimpleNamespace(model=model, pad_id=0, context=None), trains)
+    evaluator.break_even = None  # with a mask and without one are two graphs
     meter, before = FlopMeter(model), counters["stats"]["unique_graphs"]
     for rows in (4, 2, 3):  # of one row torch always makes a graph of its own
         for p in (p for group in groups for p in group["params"]):

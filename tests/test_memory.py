@@ -145,7 +145,8 @@ def test_a_step_counts_with_the_state_that_it_found_and_a_forward_without():
 @pytest.mark.parametrize("model", ["pocket_opt", "pocket_qwen3"])
 @pytest.mark.parametrize("method", ["ar1zo", "naive_atom", "lora_zo"])
 def test_two_queries_of_an_adapter_take_what_inference_does_and_two_copies_of_what_is_moved(model, method, tmp_path):
-    words = ("budget=smoke", "rank=16", "tracker=none", "task.num_dev=8", "task.num_test=8")
+    words = ("budget=smoke", "rank=16", "tracker=none", "task.num_dev=8", "task.num_test=8", "runtime.fold=false")
+    words = (*words, "runtime.evaluation=sequential")  # in one forward, two points hold the activations of both
     ended = zo_run(f"model={model}", f"method={method}", *words, f"runtime.root={tmp_path}")
     assert ended.code == 0, ended.err
     result = read_json(the_run(tmp_path) / "result.json")

@@ -72,7 +72,9 @@ def tracked_run(root, *words, **env):
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     """A run while a key is configured."""
-    yield tracked_run(tmp_path_factory.mktemp("tracked"), WANDB_API_KEY=KEY)
+    # Noise that is added: of so few examples all re-evaluations may round alike.
+    noise = ("noise=injected", "noise.std=1e-4")
+    yield tracked_run(tmp_path_factory.mktemp("tracked"), *noise, WANDB_API_KEY=KEY)
     wandb.teardown()
 
 

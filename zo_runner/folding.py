@@ -85,9 +85,9 @@ class Folded:
         """Let two atoms change sides."""
         assert self.bracket is not None
         if atom != self.atom:
-            pair = [self.atom, atom]
-            sides_O2 = self.b_OR[:, pair] * torch.tensor([1.0, -1.0], device=self.b_OR.device)
-            self.bracket.addmm_(sides_O2, self.a_RI[pair], alpha=self.scaling)
+            out_O2 = torch.stack((self.b_OR[:, self.atom], -self.b_OR[:, atom]), dim=1)
+            in_2I = torch.stack((self.a_RI[self.atom], self.a_RI[atom]))
+            self.bracket.addmm_(out_O2, in_2I, alpha=self.scaling)
             self.atom = atom
 
     @property

@@ -16,6 +16,7 @@ import torch
 from torch import nn
 from torch.func import functional_call
 
+from zo_runner.devices import moved
 from zo_runner.directions import Thin
 
 # A module that is neither linear nor an embedding, such as a norm, is computed once per point with parameters of its
@@ -53,7 +54,7 @@ class PointHooks:
             directions: D of them, over the same parameters in the same order.
             offsets: F, the same along each.
         """
-        t_F = torch.tensor(offsets, device=directions[0][0].param.device)
+        t_F = moved(torch.tensor(offsets), directions[0][0].param.device)
         shares: dict[nn.Module, dict[str, list[Thin]]] = {}
         for parts in zip(*directions, strict=True):
             for module, name in self._owners[parts[0].param]:

@@ -46,7 +46,8 @@ def train(tmp_path, *words):
 
 @pytest.mark.parametrize("method", ["ar1zo", "mezo"])
 def test_a_zeroth_order_run_saves_nothing_for_a_backward(method, watched, tmp_path):
-    train(tmp_path, f"method={method}", "method.lr=auto", "calibration.probes=2", "budget.queries=60")
+    words = ("method.lr=auto", "calibration.probes=2", "budget.queries=60", "runtime.evaluation=sequential")
+    train(tmp_path, f"method={method}", *words, "runtime.fold=false")
     assert len(watched["losses"]) > 60
     assert not any(value.requires_grad or value.grad_fn for value in watched["losses"])
     assert not any(p.requires_grad or p.grad is not None for p in watched["model"].parameters())

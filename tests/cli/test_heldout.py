@@ -6,7 +6,7 @@ from tests.cli.helpers import SMALL, read_json, snapshot, the_run, zo_run
 
 # A rate at which the last parameters are not the best on dev.
 WORDS = (*SMALL, "budget.queries=60", "budget.eval_every=20", "runtime.threads=1")
-RATES = {"mezo": "method.lr=6e-3", "ar1zo": "method.lr=6e-2"}
+RATES = {"mezo": "method.lr=6e-3", "ar1zo": "method.lr=4e-2"}
 
 
 @pytest.mark.parametrize("method", RATES)

@@ -52,7 +52,7 @@ def test_cells_differ_by_scaling_alone(report):
     for rank in (2, 8):
         canonical, topology = (cells["one", scaling, rank].exact for scaling in ("canonical", "topology"))
         assert list(topology) == pytest.approx([rank * e for e in canonical], rel=1e-4, abs=1e-7)
-    assert cells["one", "canonical", 1].slopes == cells["all", "topology", 1].slopes
+    assert cells["one", "canonical", 1].slopes == pytest.approx(cells["all", "topology", 1].slopes, abs=3e-4)
 
 
 def test_it_repeats_and_is_cached(report, tmp_path):
@@ -83,7 +83,7 @@ def test_after_some_steps_the_point_is_another(report, tmp_path):
 
 
 def test_a_saved_adapter_is_probed_at_its_own_rank_and_scaling(tmp_path):
-    assert zo_run(*SMALL, "method.lr=0.05", "rank=4", f"runtime.root={tmp_path / 'trained'}").code == 0
+    assert zo_run(*SMALL, "method.lr=0.01", "rank=4", f"runtime.root={tmp_path / 'trained'}").code == 0
     saved = the_run(tmp_path / "trained") / "adapter"
     cells, run, _ = probed(tmp_path / "probed", f"probe.adapter={saved}", "probe.inits=1")
     assert set(cells) == {("one", "topology", 4), ("all", "topology", 4)}

@@ -140,10 +140,10 @@ def test_an_adapter_that_changed_behind_the_fold_is_folded_anew_or_noticed(rando
     expected = written(query, [method.direction(1)], (0.05,))
     assert furthest(losses_at(query, [method.direction(1)], (0.05,)), expected) <= ROUNDING
     groups[0]["params"][1].data.mul_(3.0)  # torch counts no write through .data
-    for step in range(2, rank):
+    for step in range(2, rank + 1):
         losses_at(query, [method.direction(step)], (0.05,))
     with pytest.raises(RuntimeError, match="An adapter was changed between steps"):
-        losses_at(query, [method.direction(rank)], (0.05,))
+        losses_at(query, [method.direction(rank + 1)], (0.05,))
 
 
 @torch.no_grad()
