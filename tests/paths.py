@@ -1,0 +1,78 @@
+"""Every rule holds on every path: perturbations written to parameters, or added from outside as `thin`.
+
+A folder whose conftest.py imports what stands here runs its tests on both.
+"""
+
+import pytest
+import torch
+
+from tests.conformance.cases import METHODS, Problem, groups_of, method_of
+from zo_runner import directions
+from zo_runner.directions import Drawn, finite
+
+PATHS = ("written", "thin")
+
+
+def pytest_generate_tests(metafunc):
+    """The second path only where a direction has few numbers."""
+    if "path" in metafunc.fixturenames:
+        metafunc.parametrize("path", PATHS, indirect=True)
+
+
+def pytest_collection_modifyitems(config, items):
+    """Leave out what would repeat the first path: tests without a method, or with one of dense directions only."""
+    kept, left = [], []
+    for item in items:
+        params = item.callspec.params if hasattr(item, "callspec") else {}
+        node = params.get("node") or METHODS.get(params.get("name"))
+        repeats = params.get("path") == "thin" and not (node and is_thin(node))
+        (left if repeats else kept).append(item)
+    if left:
+        config.hook.pytest_deselected(items=left)
+        items[:] = kept
+
+
+def is_thin(node):
+    """Whether the directions of a method are also known as few numbers."""
+    kind = node["_target_"], node["trains"]
+    if kind not in _THIN:
+        method = method_of(node, Problem(groups_of(node)))
+        _THIN[kind] = not method.needs_grad and method.direction(0).thin is not None
+    return _THIN[kind]
+
+
+_THIN = {}
+
+
+@pytest.fixture(autouse=True)
+def path(request, monkeypatch):
+    """Under "thin" the loss is read where `thin` says that the perturbed point is, and not at the parts."""
+
+    def read_where_thin_says(closure, direction, offsets):
+        assert isinstance(direction, Drawn)
+        shares = [(u.param, u.param.clone(), dense(u)) for u in direction.thin]
+        losses = []
+        try:
+            for t in offsets:
+                for param, origin, u in shares:
+                    param.copy_(torch.where(u == 0, origin, torch.add(origin, u, alpha=t)))
+                losses.append(finite(closure()))
+        finally:
+            for param, origin, _ in shares:
+                param.copy_(origin)
+        return losses
+
+    if request.param == "thin":
+        monkeypatch.setattr(directions, "_one_by_one", read_where_thin_says)
+    return request.param
+
+
+def dense(u):
+    """What few numbers stand for, in the parameter's shape."""
+    if u.left is None:
+        return u.right
+    left, right = (
+        torch.eye(size)[:, side : side + 1] if isinstance(side, int) else side
+        for side, size in zip((u.left, u.right), u.param.shape, strict=True)
+    )
+    return left @ right.T
