@@ -1,6 +1,5 @@
 """assemble(): build every part of a run from its configuration. The only place where the parts meet."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,12 +8,11 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 
 from zo_runner import adapters
-from zo_runner.calibration import QUERIES_PER_PROBE
-from zo_runner.config import build, calibrates, granted, queries_slopes
+from zo_runner.config import build, queries_slopes
+from zo_runner.demands import require_budget, require_paths
 from zo_runner.encoding import Encoded, Encoder
 from zo_runner.errors import UserError, invalid
 from zo_runner.evaluation import Evaluator
-from zo_runner.folding import Fold
 from zo_runner.methods.base import Method, ZerothOrder
 from zo_runner.models import Base, compile_forward, lend_base, load_base, pick_device, set_threads
 from zo_runner.order import BatchOrder
@@ -160,7 +158,7 @@ def assemble(cfg: DictConfig) -> Parts:
     except ValueError as error:
         raise UserError(str(error)) from None
     evaluator = on.evaluator(model, cfg.runtime)
-    _require_paths(cfg, evaluator, method)
+    require_paths(cfg, evaluator, method)
 
     def tokens(batch: list[int]) -> int:
         return sum(part.tokens for part in evaluator.batches([train[i] for i in batch]))
@@ -171,9 +169,9 @@ def assemble(cfg: DictConfig) -> Parts:
     step_queries = method.queries_per_step + follows
     step_tokens = step_queries * tokens(order[0])
     if cfg.budget.queries is not None:
-        _require_budget(cfg, "queries", step_queries, lambda i: 1)
+        require_budget(cfg, "queries", step_queries, lambda i: 1)
     elif cfg.budget.tokens is not None:
-        _require_budget(cfg, "tokens", step_tokens, lambda i: tokens(probed[i]))
+        require_budget(cfg, "tokens", step_tokens, lambda i: tokens(probed[i]))
     facts = {
         **on.facts,
         "evaluation": cfg.runtime.evaluation,
@@ -199,38 +197,6 @@ def assemble(cfg: DictConfig) -> Parts:
         provenance,
         facts,
     )
-
-
-def _require_paths(cfg: DictConfig, evaluator: Evaluator, method: Method) -> None:
-    """Refuse a way of evaluation that was asked for and that the method's directions or the model do not allow."""
-    perturbed, name = evaluator.perturbed, cfg.method.name
-    if perturbed is None:
-        return
-    if cfg.runtime.evaluation == "batched":
-        directions = [method.direction(0)] if isinstance(method, ZerothOrder) else []
-        if evaluator.scoring.loss == "f1" or not directions or not perturbed.reads(directions, 2, 1):
-            allowed = f"auto or sequential: perturbations of {name} cannot be added to a forward of {cfg.model.name}"
-            raise invalid("runtime.evaluation", "batched", allowed)
-    if cfg.runtime.fold and (method.num_atoms is None or not Fold.possible(evaluator.model)):
-        raise invalid("runtime.fold", True, "null or false but for one-atom methods on linear layers in float32")
-
-
-def _require_budget(cfg: DictConfig, unit: str, step: int, probe: Callable[[int], int]) -> None:
-    """Refuse a budget that cannot pay the first step, and the calibration before it.
-
-    Args:
-        cfg: a checked configuration.
-        unit: of the budget.
-        step: cost of the first step.
-        probe: cost of one query of the direction of that number.
-    """
-    needed, calibration = step, ""
-    if calibrates(cfg):
-        needed += QUERIES_PER_PROBE * sum(map(probe, range(cfg.calibration.probes)))
-        calibration = f" and its calibration with calibration.probes={cfg.calibration.probes}"
-    given = granted(cfg)[unit]
-    if given < needed:
-        raise invalid(f"budget.{unit}", given, f">= {needed}, the cost of one step of {cfg.method.name}{calibration}")
 
 
 def head(cfg: DictConfig, known: dict[str, Any], directory: RunDirectory) -> dict[str, Any]:

@@ -10,7 +10,8 @@ from omegaconf import DictConfig, OmegaConf
 from zo_runner import adapters, heldout
 from zo_runner.assemble import Parts, assemble, head, tracker_of
 from zo_runner.budget import Budget, Ledger
-from zo_runner.calibration import Bench, calibrate
+from zo_runner.calibration import calibrate
+from zo_runner.calibration_probes import Bench
 from zo_runner.config import calibrates, granted
 from zo_runner.errors import RunWarning, invalid
 from zo_runner.evaluation import Score
