@@ -9,10 +9,11 @@ from tests.conformance.cases import CASES, same_bits
 from tests.estimators.test_language_models import parts_of
 from zo_runner.adapters import lora_groups
 from zo_runner.config import build
-from zo_runner.directions import finite, losses_at, move
+from zo_runner.directions import Thin, finite, losses_at, move
 from zo_runner.encoding import Encoded
 from zo_runner.evaluation import Evaluator
 from zo_runner.folding import Fold
+from zo_runner.points import PointHooks
 from zo_runner.query import Perturbed
 from zo_runner.seeds import generator, normal
 from zo_runner.tasks.base import Scoring
@@ -175,3 +176,15 @@ def test_a_base_of_lower_precision_is_not_folded(random_opt):
     model, _ = prepared(CASES["ar1zo"], random_opt.model.bfloat16())
     assert not Fold.possible(model)
     assert Perturbed(model, "auto", None).fold is None
+
+
+@torch.no_grad()
+def test_in_bfloat16_the_radius_is_not_rounded():
+    """One linear layer along a row of its weight: 2 eps x z, where bfloat16 knows neither 1e-3 nor 3e-3 by 0.05 %."""
+    layer = torch.nn.Linear(4, 3, bias=False, dtype=torch.bfloat16)
+    layer.weight.zero_()
+    x, z = torch.tensor([[1.0, 2.0, -1.0, 4.0]], dtype=torch.bfloat16), torch.tensor([[2.0], [1.0], [0.5], [0.25]])
+    for eps in (1e-3, 3e-3):
+        with PointHooks(layer).at([[Thin(layer.weight, 1, z)]], (eps, -eps)):
+            plus, minus = layer(x.repeat(2, 1)).float()
+        assert float(plus[1]) == float(torch.tensor(eps * 4.5).bfloat16()) == -float(minus[1])
