@@ -48,7 +48,7 @@ class Grid:
 
 POCKET = Grid(rounds=9, examples=32, scored=256)
 REAL = Grid(
-    rounds=5, examples=4, scored=64, growing_batches=(1, 4, 16, 32), growing_directions=(1, 4, 16), rounded_directions=8
+    rounds=3, examples=4, scored=64, growing_batches=(1, 4, 16, 32), growing_directions=(1, 4, 16), rounded_directions=8
 )
 QUICK = Grid(
     rounds=3,
