@@ -41,7 +41,7 @@ assets: $(STAMP) ## pretrain the embedded pocket models again
 golden: $(STAMP) ## write the golden numbers again (announce it in CHANGELOG.md)
 	$(OFFLINE) $(BIN)/python -m tests.golden
 
-bench: $(STAMP) ## time steps side by side, into docs/bench.md (10 minutes; 40 with ZO_REAL=DIR, a real model)
+bench: $(STAMP) ## time steps side by side, into docs/bench.md (a quarter of an hour; 35 minutes with ZO_REAL=DIR, a real model)
 	HF_HUB_OFFLINE=1 $(BIN)/python -m benchmarks docs
 
 signal: $(STAMP) ## make the tables and figures of docs/signal.md again (20 minutes)
