@@ -23,10 +23,6 @@ of gamma/r, since a literal multiplier alpha*r would make the signal grow with r
 query.
 """
 
-from functools import partial
-
-import torch
-
 from zo_runner.atoms import OFFSETS, ORDERS, Offsets, Order, atom, atom_at, factors
 from zo_runner.devices import moved
 from zo_runner.directions import Direction, Drawn, Slot, Thin
@@ -98,13 +94,7 @@ class AR1ZO(ZerothOrder):
                 moved(normal(view.shape, self.seed, "direction", step, name, side), view.device)
                 for side, view in zip("AB", views, strict=True)
             )
-            slots += [(view, partial(_same, z), group) for view, z in zip(views, (z_a, z_b), strict=True)]
-            if at is None:
-                thin += [Thin(a_RI, None, z_a), Thin(b_OR, None, z_b)]
-            else:
+            slots += [(view, z.detach, group) for view, z in zip(views, (z_a, z_b), strict=True)]
+            if at is not None:
                 thin += [Thin(a_RI, at, z_a[:, None]), Thin(b_OR, z_b[:, None], at)]
-        return Drawn(slots, thin=thin)
-
-
-def _same(z: torch.Tensor) -> torch.Tensor:
-    return z
+        return Drawn(slots, thin=thin, whole=k is None)
