@@ -16,6 +16,7 @@ from zo_runner.config import calibrates, granted
 from zo_runner.errors import RunWarning, invalid
 from zo_runner.evaluation import Score
 from zo_runner.flops import FlopMeter
+from zo_runner.guard import Guard
 from zo_runner.memory import PeakMemory, StepMemory
 from zo_runner.methods.base import Method, ZerothOrder
 from zo_runner.noise import Noise
@@ -146,6 +147,7 @@ def _trainer(
         log_every=cfg.budget.log_every,
         observer=observer,
         memory=memory,
+        guard=Guard(**cfg.guard),
     )
 
 

@@ -80,6 +80,17 @@ class CalibrationConfig:
 
 
 @dataclass
+class GuardConfig:
+    """What ends a run as diverged; null switches it off.
+
+    `slope`: a slope of more than so many root mean squares of all before it. `still`: so many steps with one loss.
+    """
+
+    slope: float | None = 1000.0
+    still: int | None = 200
+
+
+@dataclass
 class EvaluateConfig:
     """What `job=evaluate` scores: a split, by the base or a saved adapter, after `shots` solved examples."""
 
@@ -174,6 +185,7 @@ class RunConfig:
     noise: NoiseConfig = field(default_factory=NoiseConfig)
     tracker: TrackerConfig = field(default_factory=TrackerConfig)
     calibration: CalibrationConfig = field(default_factory=CalibrationConfig)
+    guard: GuardConfig = field(default_factory=GuardConfig)
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
     probe: ProbeConfig = field(default_factory=ProbeConfig)
     sweep: SweepConfig = field(default_factory=SweepConfig)

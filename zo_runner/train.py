@@ -16,6 +16,7 @@ from zo_runner.directions import Closure, finite
 from zo_runner.encoding import Encoded
 from zo_runner.errors import Diverged
 from zo_runner.evaluation import Evaluator, Score
+from zo_runner.guard import Guard
 from zo_runner.memory import StepMemory
 from zo_runner.methods.base import Method, StepReport, ZerothOrder
 from zo_runner.noise import Noise
@@ -126,6 +127,7 @@ class Trainer:
         log_every: steps between train events.
         observer: who is told.
         rate: chooses the learning rate of every step; None for the method's own.
+        guard: stops a run that is past saving; by default only where a parameter is no number any more.
         memory: measures what the second step takes, and before it a forward of its batch, whose loss nobody sees.
     """
 
@@ -141,9 +143,10 @@ class Trainer:
     observer: Observer
     rate: FollowingRate | None = None
     memory: StepMemory | None = None
+    guard: Guard = field(default_factory=Guard)
 
     def run(self) -> Outcome:
-        """Train until the budget cannot pay another step, or the loss is no number any more."""
+        """Train until the budget cannot pay another step, or the guard or a loss that is no number ends the run."""
         outcome = Outcome()
         try:
             self._run(outcome)
@@ -178,6 +181,7 @@ class Trainer:
                 outcome.signal = meter.read()
             self._visit(report, atoms, outcome.coverage)
             self.observer.stepped(report, outcome.signal)
+            self.guard.after(report)
             coming = self._next()
             if step % self.log_every == 0 or coming is None:
                 outcome.train_loss = statistics.fmean(losses)
@@ -262,6 +266,7 @@ class Trainer:
             coverage.queries = self.ledger.charged
 
     def _evaluate(self, readings: Mapping[str, Any] | None = None) -> Checkpoint:
+        self.guard.parameters(self.method)
         with self.ledger.clock("eval"):
             score = self.evaluator.score(self.dev)
             self.ledger.evaluated += len(self.dev)
