@@ -18,7 +18,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from zo_runner import config
 from zo_runner.console import complain, quiet, say
-from zo_runner.errors import UserError, invalid
+from zo_runner.errors import Fault, UserError, invalid
 from zo_runner.jobs import carry_out, closing_line
 from zo_runner.records import find_runs
 from zo_runner.schema import HOME, PACKAGE
@@ -66,7 +66,7 @@ def _job(cfg: DictConfig) -> float | None:
         directory, result = _run(cfg, overrides)
         note["run"] = str(directory) if cfg.job == "train" else None  # what the table at the end compares
         return result.get("objective")
-    except UserError as error:
+    except (UserError, Fault) as error:
         note["error"] = str(error)
     except Exception as error:  # a bug or a fault of one job must not take the others with it
         note["error"] = f"{type(error).__name__}: {error}"

@@ -11,6 +11,13 @@ class Diverged(ArithmeticError):
     """The loss is no longer a finite number. The run stops and keeps everything up to here."""
 
 
+class Fault(RuntimeError):
+    """Something outside the run ended it. Shown as one line, exit code 1.
+
+    The same command goes on once it is mended.
+    """
+
+
 def invalid(name: str, value: object, allowed: str) -> UserError:
     """The one form in which bad input is reported.
 

@@ -13,7 +13,7 @@ from zo_runner.budget import Budget, Ledger
 from zo_runner.calibration import calibrate
 from zo_runner.calibration_probes import Bench
 from zo_runner.config import calibrates, granted
-from zo_runner.errors import RunWarning, invalid
+from zo_runner.errors import Fault, RunWarning, invalid
 from zo_runner.evaluation import Score
 from zo_runner.flops import FlopMeter
 from zo_runner.guard import Guard
@@ -24,6 +24,7 @@ from zo_runner.observer import RunObserver
 from zo_runner.rate import FollowingRate
 from zo_runner.records import RunDirectory, environment, is_complete
 from zo_runner.schema import AUTO
+from zo_runner.shortage import shortage_told
 from zo_runner.train import Checkpoint, Outcome, Trainer
 
 
@@ -54,17 +55,18 @@ def execute(cfg: DictConfig, known: dict[str, Any], directory: RunDirectory) -> 
     result |= {"metric": parts.evaluator.scoring.metrics[0], "provenance": parts.provenance}
     observer = _observer(cfg, parts, directory, ledger)
     try:
-        result |= _calibrate(cfg, parts, ledger, observer)
-        outcome = _trainer(cfg, parts, ledger, observer, step_memory, result["calibration"]).run()
-        heldout.keep(parts, directory, outcome, tested=cfg.runtime.test)
-        test = heldout.read_at_end(parts, directory, ledger, outcome) if cfg.runtime.test else {}
+        with shortage_told(cfg, lambda: ledger.phase):
+            result |= _calibrate(cfg, parts, ledger, observer)
+            outcome = _trainer(cfg, parts, ledger, observer, step_memory, result["calibration"]).run()
+            heldout.keep(parts, directory, outcome, tested=cfg.runtime.test)
+            test = heldout.read_at_end(parts, directory, ledger, outcome) if cfg.runtime.test else {}
         result |= {"status": outcome.status, "error": outcome.error, "metrics": _metrics(outcome, test)}
     except KeyboardInterrupt:
         result |= {"status": "interrupted"}
         raise
     except Exception as error:  # whatever ended the run, its status and the traceback must be on disk
         (directory.path / "error.txt").write_text(traceback.format_exc(), encoding="utf-8")
-        result |= {"error": f"{type(error).__name__}: {error}"}
+        result |= {"error": str(error) if isinstance(error, Fault) else f"{type(error).__name__}: {error}"}
         raise
     finally:
         result |= _tail(ledger, outcome, time.perf_counter() - started) | memory.facts(*parts.base.devices)
