@@ -71,8 +71,8 @@ def execute(cfg: DictConfig, known: dict[str, Any], directory: RunDirectory) -> 
     finally:
         result |= _tail(ledger, outcome, time.perf_counter() - started) | memory.facts(*parts.base.devices)
         result |= {"memory_bytes": step_memory.facts(parts.model)}
-        observer.close({"status": result["status"], **_flat(result["metrics"])})
         directory.finish(result)
+        observer.close({"status": result["status"], **_flat(result["metrics"])})  # a tracker may wait for a network
     return result
 
 
