@@ -1,12 +1,13 @@
 """The schema of every closed node of the configuration, the words that its keys allow, and where it lies. No torch."""
 
+import secrets
 from dataclasses import MISSING as NO_DEFAULT
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
-from omegaconf import II, MISSING
+from omegaconf import II, MISSING, OmegaConf
 
 PACKAGE = Path(__file__).resolve().parent
 # In a wheel conf/ and sweeps/ lie inside the package, in a checkout beside it.
@@ -200,6 +201,9 @@ class RunConfig:
 
 # Keys of a run that hold a node and not a value.
 NODES = frozenset(node.name for node in fields(RunConfig) if node.default is NO_DEFAULT)
+
+# Of the folder of a multirun: clocks go backwards, and the jobs of an array start at the same instant.
+OmegaConf.register_new_resolver("token", lambda: secrets.token_hex(4), use_cache=True, replace=True)
 
 # The name by which conf/run.yaml asks for this schema.
 ConfigStore.instance().store(name="run_schema", node=RunConfig)
