@@ -19,6 +19,7 @@ from transformers import PreTrainedModel
 from zo_runner.atoms import lora_alpha
 from zo_runner.errors import UserError, invalid
 from zo_runner.seeds import generator
+from zo_runner.shortage import is_shortage
 
 NAME = "default"
 
@@ -136,6 +137,8 @@ def load(model: PreTrainedModel, folder: Path, key: str) -> PeftModel:
     try:
         loaded = PeftModel.from_pretrained(model, str(folder))
     except (OSError, ValueError, RuntimeError, KeyError) as error:
+        if is_shortage(error):
+            raise
         reason = str(error).strip().splitlines()[0]
         raise invalid(key, str(folder), f"an adapter of this model ({reason})") from None
     loaded.requires_grad_(False)

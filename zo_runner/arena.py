@@ -22,7 +22,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from zo_runner import config, standings
 from zo_runner.console import complain, quiet, say
-from zo_runner.errors import UserError
+from zo_runner.errors import Fault, UserError
 from zo_runner.identity import identify, run_folder, run_id
 from zo_runner.jobs import carry_out, closing_line
 from zo_runner.locks import Busy, is_held, lock_file
@@ -278,7 +278,7 @@ def run_job(cfg: DictConfig) -> str | None:
         say(closing_line(result, path, cached=cached))
     except Busy:
         return _BUSY
-    except UserError as error:
+    except (UserError, Fault) as error:
         complain(f"error: {error}")
     except Exception:  # a bug or a fault of one run must not take the others with it
         traceback.print_exc()

@@ -52,6 +52,10 @@ def check(cfg: DictConfig) -> None:
     _check_probe(cfg)
     if cfg.runtime.threads is not None:
         _at_least(cfg, "runtime.threads", 1)
+    if cfg.guard.still is not None and cfg.guard.still < 2:
+        raise invalid("guard.still", cfg.guard.still, "an integer >= 2, or null")
+    if cfg.guard.slope is not None and not (math.isfinite(cfg.guard.slope) and cfg.guard.slope > 1):
+        raise invalid("guard.slope", cfg.guard.slope, "a finite number > 1, or null")
     if cfg.noise.repeats == 1:
         raise invalid("noise.repeats", 1, "0, or at least 2 to estimate a variance")
     if not (math.isfinite(cfg.alpha) and cfg.alpha > 0):
@@ -223,12 +227,13 @@ def cautions(cfg: DictConfig, typed: Collection[str]) -> list[str]:
     """
     silent: dict[str, str] = {}
     if cfg.job == "evaluate":
-        keys = ("method", "rank", "alpha", "adapter", "budget", "noise")
+        keys = ("method", "rank", "alpha", "adapter", "budget", "noise", "guard")
         silent = {key: "job=evaluate trains nothing" for key in typed if key.split(".")[0] in keys}
     elif cfg.job == "probe":
         reason = "job=probe has a grid of its own: probe.ranks, probe.atoms, probe.scalings"
         budget = ("budget", *(f"budget.{unit}" for unit in BUDGET_UNITS))
         silent = dict.fromkeys(("rank", "method.atoms", "method.scaling", *budget), reason)
+        silent |= dict.fromkeys(("guard.slope", "guard.still"), "job=probe has no guard")
     elif cfg.method.trains == "full":
         reason = f"method={cfg.method.name} trains every parameter of the model and has no adapter"
         silent = dict.fromkeys(
@@ -240,7 +245,8 @@ def cautions(cfg: DictConfig, typed: Collection[str]) -> list[str]:
         silent["method.lr_scale"] = "method.lr is a number, and not auto"
     if cfg.job == "train" and not queries_slopes(cfg):
         reason = f"method={cfg.method.name} differentiates the loss, and queries none"
-        silent |= dict.fromkeys(("noise", "noise.std", "noise.repeats", "noise.every", "seeds.direction"), reason)
+        of_slopes = ("noise", "noise.std", "noise.repeats", "noise.every", "seeds.direction", "guard.slope")
+        silent |= dict.fromkeys(of_slopes, reason)
     notes = [f"{key} has no effect: {reason}" for key, reason in silent.items() if key in typed]
     eps = cfg.method.get("eps")
     if cfg.runtime.dtype != "float32" and isinstance(eps, float | int) and eps <= 1e-3:

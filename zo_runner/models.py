@@ -21,6 +21,7 @@ from transformers.utils import logging as transformers_logging
 from zo_runner.assets import asset_path
 from zo_runner.errors import UserError, invalid
 from zo_runner.identity import content
+from zo_runner.shortage import is_shortage
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -90,7 +91,9 @@ def pick_device(name: str) -> torch.device:
     try:
         device = torch.device(name)
         torch.empty(1, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError):  # what torch raises, by kind of device
+    except (RuntimeError, AssertionError, NotImplementedError) as error:  # what torch raises, by kind of device
+        if is_shortage(error):
+            raise
         raise invalid("runtime.device", name, "auto, cpu, or an accelerator of this machine such as cuda:0") from None
     return device
 
@@ -155,6 +158,8 @@ def load_base(
         tokenizer = AutoTokenizer.from_pretrained(source, **options)
         model = AutoModelForCausalLM.from_pretrained(source, dtype=DTYPES[dtype], device_map=device_map, **options)
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+        if is_shortage(error):
+            raise
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise UserError(
             f"Invalid model.path: {path!r} ({reason}). "

@@ -3,6 +3,7 @@
 import time
 import traceback
 import warnings
+from contextlib import suppress
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -17,6 +18,7 @@ from zo_runner.config import calibrates, granted
 from zo_runner.errors import Fault, RunWarning, invalid
 from zo_runner.evaluation import Score
 from zo_runner.flops import FlopMeter
+from zo_runner.guard import Guard
 from zo_runner.memory import PeakMemory, StepMemory
 from zo_runner.methods.base import Method, ZerothOrder
 from zo_runner.noise import Noise
@@ -26,6 +28,7 @@ from zo_runner.provenance import differences, environment
 from zo_runner.rate import FollowingRate
 from zo_runner.records import RunDirectory, is_complete, write_atomic
 from zo_runner.schema import AUTO
+from zo_runner.shortage import shortage_told
 from zo_runner.train import Trainer
 
 
@@ -63,31 +66,30 @@ def execute(cfg: DictConfig, known: dict[str, Any], directory: RunDirectory) -> 
     if past is not None:
         _take_up(directory, meta, past)
     try:
-        if past is None:
-            observer.facts = _calibrate(cfg, parts, ledger, observer)
-        result |= observer.facts
-        trainer = _trainer(cfg, parts, ledger, observer, step_memory, result["calibration"])
-        outcome = trainer.outcome
-        trainer.run(past)
-        heldout.keep(parts, directory, outcome, tested=cfg.runtime.test)
-        test = heldout.read_at_end(parts, directory, ledger, outcome) if cfg.runtime.test else {}
+        with shortage_told(cfg, lambda: ledger.phase):
+            if past is None:
+                observer.facts = _calibrate(cfg, parts, ledger, observer)
+            result |= observer.facts
+            trainer = _trainer(cfg, parts, ledger, observer, step_memory, result["calibration"])
+            outcome = trainer.outcome
+            trainer.run(past)
+            heldout.keep(parts, directory, outcome, tested=cfg.runtime.test)
+            test = heldout.read_at_end(parts, directory, ledger, outcome) if cfg.runtime.test else {}
         result |= {"status": outcome.status, "error": outcome.error, "metrics": _metrics(outcome, test)}
     except KeyboardInterrupt:
         result |= {"status": "interrupted"}
         raise
-    except Fault as fault:
-        result |= {"error": str(fault)}
-        raise
     except Exception as error:  # whatever ended the run, its status and the traceback must be on disk
-        write_atomic(directory.path / "error.txt", traceback.format_exc())
-        result |= {"error": f"{type(error).__name__}: {error}"}
+        result |= {"error": str(error) if isinstance(error, Fault) else f"{type(error).__name__}: {error}"}
+        with suppress(Fault):  # the disk may be what failed
+            write_atomic(directory.path / "error.txt", traceback.format_exc())
         raise
     finally:
         total = time.perf_counter() - started + (past.seconds if past else 0.0)
         result |= _tail(ledger, outcome, total) | memory.facts(*parts.base.devices)
         result |= {"memory_bytes": step_memory.facts(parts.model)}
-        observer.close({"status": result["status"], **_flat(result["metrics"])})
         directory.finish(result)
+        observer.close({"status": result["status"], **_flat(result["metrics"])})  # a tracker may wait for a network
     directory.remove(checkpoint.NAME)  # nothing is left to go on from
     return result
 
@@ -176,6 +178,7 @@ def _trainer(
         checkpoint_every=cfg.runtime.checkpoint_every,
         observer=observer,
         memory=memory,
+        guard=Guard(**cfg.guard),
     )
 
 
