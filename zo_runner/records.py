@@ -9,9 +9,11 @@
 JSON has no infinity: non-finite floats stand as the strings "inf", "-inf" and "nan", and come back as floats.
 """
 
+import contextlib
 import json
 import math
 import os
+import secrets
 import shutil
 import subprocess
 import sys
@@ -22,7 +24,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, TextIO
 
-from zo_runner.errors import UserError
+from zo_runner.errors import UserError, invalid
 
 SCHEMA = 3
 PACKAGES = ("zo-run", "torch", "transformers", "peft", "hydra-core", "omegaconf", "wandb", "numpy")
@@ -63,16 +65,36 @@ def decode(value: Any) -> Any:
 
 def write_atomic(file: Path, text: str) -> None:
     """Write `text` so that `file` is either the old one or the whole new one."""
-    handle, name = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.")
+    name = _beside(file)
     try:
-        with os.fdopen(handle, "w", encoding="utf-8") as stream:
+        with name.open("x", encoding="utf-8") as stream:
             stream.write(text)
             stream.flush()
             os.fsync(stream.fileno())
         os.replace(name, file)
     except BaseException:
-        Path(name).unlink(missing_ok=True)
+        name.unlink(missing_ok=True)
         raise
+
+
+def _beside(target: Path) -> Path:
+    """A name that is not taken. What is made there has the permissions that the umask leaves, as all files of a run."""
+    return target.with_name(f".{target.name}.{secrets.token_hex(4)}")
+
+
+def _share(folder: Path) -> None:
+    """Give files the permissions of the folder that they lie in: safetensors makes its own for the owner alone."""
+    for file in folder.iterdir():
+        if file.is_file():
+            file.chmod(folder.stat().st_mode & 0o666)
+
+
+def _discard(target: Path) -> None:
+    """Remove a file, a folder, or a link, but never what a link leads to."""
+    if target.is_dir() and not target.is_symlink():
+        shutil.rmtree(target)
+    else:
+        target.unlink(missing_ok=True)
 
 
 def require_writable(root: Path) -> None:
@@ -109,14 +131,17 @@ class RunDirectory:
         return read_result(self.path / "result.json")
 
     def start(self, config_yaml: str, meta: dict[str, Any]) -> None:
-        """Begin afresh: remove what an unfinished run left, write config.yaml and meta.json."""
+        """Begin afresh: remove what an unfinished run left, write config.yaml and meta.json.
+
+        Raises:
+            UserError: the folder, or one on the way to it, is a link to somewhere else.
+        """
+        root = self.path.parents[3]
+        if self.path.resolve() != root.resolve() / self.path.relative_to(root):
+            raise invalid("run directory", str(self.path), f"no link below {str(root)!r}, since a run removes files")
         self.path.mkdir(parents=True, exist_ok=True)
         for name in _OWN:
-            target = self.path / name
-            if target.is_dir() and not target.is_symlink():
-                shutil.rmtree(target)
-            else:
-                target.unlink(missing_ok=True)
+            _discard(self.path / name)
         write_atomic(self.path / "config.yaml", config_yaml)
         write_atomic(self.path / "meta.json", json.dumps(encode(meta), indent=2) + "\n")
 
@@ -130,13 +155,13 @@ class RunDirectory:
 
     def replace(self, name: str, write: Any) -> None:
         """Let `write(folder)` fill a new folder and put it in the place of `name`."""
-        aside = Path(tempfile.mkdtemp(dir=self.path, prefix=f".{name}."))
+        target = self.path / name
+        aside = _beside(target)
+        aside.mkdir()
         try:
             write(aside)
-            target = self.path / name
-            if target.exists():
-                shutil.rmtree(target)
-            aside.chmod(0o755)
+            _share(aside)
+            _discard(target)
             os.replace(aside, target)
         except BaseException:
             shutil.rmtree(aside, ignore_errors=True)
@@ -144,7 +169,8 @@ class RunDirectory:
 
     def remove(self, name: str) -> None:
         """Remove a folder of the run, if it is there."""
-        shutil.rmtree(self.path / name, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            _discard(self.path / name)
 
     def finish(self, result: dict[str, Any]) -> None:
         """Close the logs and write result.json."""

@@ -13,6 +13,7 @@ from zo_runner.budget import Budget, Ledger
 from zo_runner.calibration import calibrate
 from zo_runner.calibration_probes import Bench
 from zo_runner.config import calibrates, granted
+from zo_runner.credentials import redacted
 from zo_runner.errors import RunWarning, invalid
 from zo_runner.evaluation import Score
 from zo_runner.flops import FlopMeter
@@ -62,8 +63,8 @@ def execute(cfg: DictConfig, known: dict[str, Any], directory: RunDirectory) -> 
         result |= {"status": "interrupted"}
         raise
     except Exception as error:  # whatever ended the run, its status and the traceback must be on disk
-        (directory.path / "error.txt").write_text(traceback.format_exc(), encoding="utf-8")
-        result |= {"error": f"{type(error).__name__}: {error}"}
+        (directory.path / "error.txt").write_text(redacted(traceback.format_exc()), encoding="utf-8")
+        result |= {"error": redacted(f"{type(error).__name__}: {error}")}
         raise
     finally:
         result |= _tail(ledger, outcome, time.perf_counter() - started) | memory.facts(*parts.base.devices)
