@@ -21,7 +21,7 @@ _SHORTEST = 8
 _VARIABLE = re.compile(r"(KEY|TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIALS?)$", re.IGNORECASE)
 _FORM = re.compile(
     r"(?<=://)[^/\s@'\"]+(?=@)"
-    r"|\b(?:hf_[A-Za-z0-9]{20,}|wandb_v\d+_\w{20,}|gh[pousr]_\w{20,}|github_pat_\w{20,}|sk-[\w-]{20,}|AKIA[A-Z0-9]{16})"
+    r"|\b(?:hf_[A-Za-z0-9]{20,}|wandb_v\d+_\w+|gh[pousr]_\w{20,}|github_pat_\w{20,}|sk-[\w-]{20,}|AKIA[A-Z0-9]{16})"
 )
 _NAME = (
     r"(?:(?:api|access|auth|secret|private|refresh|hf|hub|wandb)_?(?:key|token)|(?<![a-z_])token|secret|passw(?:or)?d)"
