@@ -29,6 +29,7 @@ DESCRIPTION = ("name", "version", "trains", "scaling", "lr_scale", "fallback")
 OF_PAIRS = ("atoms", "damping")
 
 _NAME = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9._-]{0,98}[A-Za-z0-9_-])?")
+_COMMIT = re.compile(r"[0-9a-f]{40}")
 _REFERENCE = re.compile(r"\$\{[\w.]+\}")
 
 
@@ -91,6 +92,11 @@ def check(cfg: DictConfig) -> None:
         raise invalid("method.trains", "full", "adapter, since the method moves the two factors of LoRA together")
     if cfg.tracker.mode not in ("auto", "online", "offline"):
         raise invalid("tracker.mode", cfg.tracker.mode, "one of auto, offline, online")
+    if cfg.model.trust_remote_code and not _COMMIT.fullmatch(cfg.model.revision or "0" * 40):
+        allowed = (
+            "the 40 hexadecimal digits of a commit, whose code model.trust_remote_code=true runs; a branch can move"
+        )
+        raise invalid("model.revision", cfg.model.revision, allowed)
     if cfg.model.path is None:
         raise invalid("model.path", None, "a folder of a causal language model, or a Hub id")
 

@@ -9,8 +9,8 @@ import warnings
 import pytest
 import torch
 
-from tests.cli.helpers import SMALL, zo_run
-from zo_runner import adapters
+from tests.cli.helpers import SMALL, configure, zo_run
+from zo_runner import adapters, config
 from zo_runner.assets import asset_path
 from zo_runner.errors import RunWarning, UserError
 from zo_runner.models import load_base
@@ -184,3 +184,12 @@ def test_the_command_line_says_it_in_one_line(with_code, proof, tmp_path):
     assert ended.err.startswith("zo-run: error: Invalid model.trust_remote_code: False. Must be true to run the code")
     assert len(ended.err.splitlines()) == 1
     assert not proof.exists()
+
+
+@pytest.mark.parametrize("revision", ["main", "refs/pr/1", "3f5c25d", "3F5C25D0BC631CB57AC65913F76E22C2DFB61D62"])
+def test_code_of_the_hub_is_that_of_one_commit(revision):
+    with pytest.raises(UserError, match=r"\AInvalid model\.revision: .* Must be the 40 hexadecimal digits of a commit"):
+        config.check(configure("model.trust_remote_code=true", f"model.revision={revision}"))
+    config.check(configure(f"model.revision={revision}"))
+    config.check(configure("model.trust_remote_code=true"))
+    config.check(configure("model.trust_remote_code=true", f"model.revision={'a1' * 20}"))
