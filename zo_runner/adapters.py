@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model
+from peft import LoraConfig, PeftConfig, PeftModel, get_peft_model
 from peft.tuners.lora import LoraLayer
 from safetensors.torch import load_file
 from transformers import PreTrainedModel
@@ -133,7 +133,10 @@ def load(model: PreTrainedModel, folder: Path, key: str) -> PeftModel:
     if not (folder / WEIGHTS).is_file():
         raise invalid(key, str(folder), f"an adapter with its weights in {WEIGHTS}; pickle files are not read")
     try:
-        loaded = PeftModel.from_pretrained(model, str(folder))
+        config = PeftConfig.from_pretrained(str(folder))
+        if type(config) is not LoraConfig:  # others fetch further adapters, or build extensions
+            raise ValueError(f"{config.peft_type} and not LoRA")
+        loaded = PeftModel.from_pretrained(model, str(folder), config=config)
     except (OSError, ValueError, RuntimeError, KeyError) as error:
         reason = str(error).strip().splitlines()[0]
         raise invalid(key, str(folder), f"an adapter of this model ({reason})") from None

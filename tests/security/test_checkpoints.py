@@ -116,6 +116,15 @@ def test_an_adapter_cannot_import_a_module_of_its_choice(adapter, tmp_path, proo
     assert not proof.exists()
 
 
+def test_an_adapter_is_of_lora_and_of_no_other_kind(adapter):
+    """X-LoRA would fetch what its file names."""
+    base = load_base("pocket_opt", embedded=True, device=CPU, dtype="float32")
+    entries = {"peft_type": "XLORA", "hidden_size": 8, "adapters": {"0": "owner/name"}}
+    (adapter / "adapter_config.json").write_text(json.dumps(entries), encoding="utf-8")
+    with pytest.raises(UserError, match=r"\AInvalid evaluate\.adapter: .*XLORA and not LoRA"):
+        adapters.load(base.model, adapter, "evaluate.adapter")
+
+
 # Code that a checkpoint brings
 
 
