@@ -19,13 +19,14 @@ from yaml import YAMLError
 from zo_runner import config, credentials, plain_yaml
 from zo_runner.console import complain, quiet, say, trace
 from zo_runner.credentials import redacted
-from zo_runner.errors import UserError, invalid
+from zo_runner.errors import Fault, UserError, invalid
+from zo_runner.interrupts import Terminated, raise_on_sigterm
 from zo_runner.jobs import carry_out, closing_line
 from zo_runner.records import find_runs
 from zo_runner.rows import read
 from zo_runner.schema import HOME, PACKAGE
 
-INTERRUPTED = 130
+INTERRUPTED, TERMINATED = 130, 143
 
 # More digits than Python takes for a number, which Hydra does not expect.
 _ENDLESS = re.compile(r"\d{4300}")
@@ -71,7 +72,7 @@ def _job(cfg: DictConfig) -> float | None:
         directory, result = _run(cfg, overrides)
         note["run"] = str(directory) if cfg.job == "train" else None  # what the table at the end compares
         return result.get("objective")
-    except UserError as error:
+    except (UserError, Fault) as error:
         note["error"] = str(error)
     except Exception as error:  # a bug or a fault of one job must not take the others with it
         note["error"] = f"{type(error).__name__}: {error}"
@@ -95,10 +96,32 @@ def _run(cfg: DictConfig, overrides: list[str]) -> tuple[Path | None, dict[str, 
         config.check(cfg)
         _rebuild_table(cfg, overrides)
         return None, {}
+    if cfg.job == "replay":
+        _replay(cfg)
+        return None, {}
     chosen = {override.split("=")[0].lstrip("+~") for override in overrides}
     path, result, cached = carry_out(cfg, chosen, wait=True)
     say(closing_line(result, path, cached=cached))
     return path, result
+
+
+def _replay(cfg: DictConfig) -> None:
+    """`job=replay run=DIR step=N`: the parameters of a run after a step, from its journal."""
+    config.check(cfg)
+    if cfg.run is None:
+        raise UserError("job=replay needs a run: zo-run job=replay run=DIR step=N.")
+    from zo_runner.replay import replay
+
+    replayed = replay(
+        Path(cfg.run),
+        cfg.step,
+        device=cfg.runtime.device,
+        threads=cfg.runtime.threads,
+        trust_remote_code=cfg.model.trust_remote_code,
+    )
+    if replayed.differs:
+        complain(f"warning: the run began with {', '.join(replayed.differs)}: last bits can differ")
+    say(str(replayed))
 
 
 def _report(cfg: DictConfig, overrides: list[str]) -> None:
@@ -151,7 +174,11 @@ def _write_table(runs: list[Path], folder: Path) -> bool:
 
 
 def main() -> None:
-    """The console script. Exit codes: 0 done, diverged or cached; 1 bad input or failure; 130 interrupted."""
+    """The console script.
+
+    Exit codes: 0 done, diverged or cached; 1 bad input or failure; 130 interrupted by Ctrl-C, 143 by SIGTERM.
+    """
+    raise_on_sigterm()
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises, and the line is ours to write
     # Hydra's parser takes no overrides on both sides of a flag; a person adds -m wherever the cursor is.
     sys.argv[1:] = sorted(sys.argv[1:], key=lambda word: word not in ("-m", "--multirun"))
@@ -162,10 +189,10 @@ def main() -> None:
     try:
         _check_words(sys.argv[1:])
         _job()
-    except KeyboardInterrupt:
-        complain("interrupted; the same command starts it again")
-        sys.exit(INTERRUPTED)
-    except UserError as error:
+    except KeyboardInterrupt as signal:
+        complain("interrupted; the same command goes on")
+        sys.exit(TERMINATED if isinstance(signal, Terminated) else INTERRUPTED)
+    except (UserError, Fault) as error:
         complain(f"error: {error}")
         _fail()
     except (HydraException, OmegaConfBaseException, YAMLError) as error:

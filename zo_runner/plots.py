@@ -15,10 +15,10 @@ import numpy as np
 import pandas as pd
 
 from zo_runner.probe_report import THEORY
-from zo_runner.records import write_atomic
 from zo_runner.text_tables import latex as latex
 from zo_runner.text_tables import markdown as markdown
 from zo_runner.text_tables import number
+from zo_runner.writing import write_atomic
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -12,7 +12,7 @@ PACKAGE = Path(__file__).resolve().parent
 # In a wheel conf/ and sweeps/ lie inside the package, in a checkout beside it.
 HOME = PACKAGE if (PACKAGE / "conf").is_dir() else PACKAGE.parent
 
-JOBS = ("train", "evaluate", "probe", "table", "report")
+JOBS = ("train", "evaluate", "probe", "table", "report", "replay")
 DTYPES = ("float32", "bfloat16", "float16")
 SCALINGS = ("canonical", "rslora", "topology")
 ATOMS = ("one", "all")
@@ -127,7 +127,9 @@ class RuntimeConfig:
     """Where and how to run. Only `dtype`, which changes more than the last digits, is part of the run's identity.
 
     Without `test` the test split is left unread; the same command with it reads it later, from the saved parameters.
-    With `device_map` auto the layers are spread over all accelerators. `compile` fuses the model's forward.
+    With `device_map` auto the layers are spread over all accelerators. `compile` fuses the model's forward. With
+    `resume` a run that was cut off goes on, from a checkpoint made every `checkpoint_every` queries (null: with dev
+    evaluations only) and its journal; without, it starts anew.
     """
 
     root: str = "runs"
@@ -139,6 +141,8 @@ class RuntimeConfig:
     evaluation: str = "auto"
     fold: bool | None = None
     test: bool = True
+    resume: bool = True
+    checkpoint_every: int | None = 1000
 
 
 @dataclass
@@ -163,9 +167,14 @@ class SweepConfig:
 
 @dataclass
 class RunConfig:
-    """Everything a run is. `method` and `task` are open nodes whose YAML lists every argument."""
+    """Everything a run is. `method` and `task` are open nodes whose YAML lists every argument.
+
+    `run` and `step` are of `job=replay`: the folder of a run, and after how many of its steps.
+    """
 
     job: str = "train"
+    run: str | None = None
+    step: int | None = None
     model: ModelConfig = field(default_factory=ModelConfig)
     task: dict[str, Any] = field(default_factory=dict)
     method: dict[str, Any] = field(default_factory=dict)

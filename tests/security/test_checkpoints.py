@@ -8,12 +8,14 @@ import warnings
 
 import pytest
 import torch
+from omegaconf import OmegaConf
 
 from tests.cli.helpers import SMALL, configure, zo_run
 from zo_runner import adapters, config
 from zo_runner.assets import asset_path
 from zo_runner.errors import RunWarning, UserError
 from zo_runner.models import load_base
+from zo_runner.replay import replay
 
 CPU = torch.device("cpu")
 
@@ -202,3 +204,14 @@ def test_code_of_the_hub_is_that_of_one_commit(revision):
     config.check(configure(f"model.revision={revision}"))
     config.check(configure("model.trust_remote_code=true"))
     config.check(configure("model.trust_remote_code=true", f"model.revision={'a1' * 20}"))
+
+
+def test_the_configuration_of_a_run_cannot_trust_its_model(with_code, proof, tmp_path):
+    """Whoever replays a run of somebody else has not said that the code of its model may run."""
+    cfg = configure(f"model.path={with_code}", "model.embedded=false", "model.trust_remote_code=true")
+    folder = tmp_path / "runs" / "t" / "m" / "x" / "s0-0123456789"
+    folder.mkdir(parents=True)
+    (folder / "config.yaml").write_text(OmegaConf.to_yaml(cfg, resolve=True), encoding="utf-8")
+    with pytest.raises(UserError, match=r"\AInvalid model\.trust_remote_code: False\. "):
+        replay(folder, None, device="cpu", threads=1)
+    assert not proof.exists()

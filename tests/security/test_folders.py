@@ -9,7 +9,8 @@ from tests.cli.helpers import SMALL, configure, the_run, zo_run
 from zo_runner import config
 from zo_runner.errors import UserError
 from zo_runner.locks import hold, is_held
-from zo_runner.records import RunDirectory, write_atomic
+from zo_runner.records import RunDirectory
+from zo_runner.writing import write_atomic
 
 NAMES = [
     *("../x", "../../x", "/x", "/", "", ".", "..", "...", "a/b", "a/../b", "a\\b", "~", "~root", ".hidden", "-rf"),
@@ -96,6 +97,25 @@ def test_a_run_does_not_follow_a_link_out_of_the_root(part, tmp_path, elsewhere)
     _untouched(elsewhere)
 
 
+@pytest.mark.parametrize("name", ["metrics.jsonl", "journal.jsonl"])
+def test_a_run_does_not_go_on_in_a_file_that_is_a_link(name, tmp_path, elsewhere):
+    directory = _run_directory(tmp_path)
+    directory.start("config", {})
+    (directory.path / name).symlink_to(elsewhere / "config.yaml")
+    with pytest.raises(UserError, match=rf"\AInvalid run directory: .* Must be without links such as {name}"):
+        directory.go_on(0)
+    _untouched(elsewhere)
+
+
+def test_a_link_above_a_saved_folder_is_replaced_and_not_followed(tmp_path, elsewhere):
+    directory = _run_directory(tmp_path)
+    directory.start("config", {})
+    (directory.path / "replay").symlink_to(elsewhere)
+    directory.replace("replay/adapter", lambda folder: (folder / "a").write_text("new", encoding="utf-8"))
+    assert (directory.path / "replay" / "adapter" / "a").is_file()
+    _untouched(elsewhere)
+
+
 def test_the_root_itself_may_be_a_link(tmp_path):
     (tmp_path / "scratch").mkdir()
     (tmp_path / "runs").symlink_to(tmp_path / "scratch")
@@ -109,7 +129,7 @@ def test_links_in_a_run_directory_are_replaced_and_not_followed(tmp_path, elsewh
     for name in ("config.yaml", "meta.json", "metrics.jsonl", "journal.jsonl", "error.txt", "adapter", "best", "wandb"):
         (directory.path / name).symlink_to(elsewhere / name if (elsewhere / name).exists() else elsewhere)
     directory.start("config", {})
-    directory.append("metrics.jsonl", {"a": 1})
+    directory.log({"a": 1})
     directory.finish({"status": "done"})
     _untouched(elsewhere)
     assert not any(path.is_symlink() for path in directory.path.iterdir())
@@ -164,7 +184,7 @@ def _modes(folder):
 def test_what_records_writes_has_the_permissions_of_the_umask(umask, tmp_path):
     directory = _run_directory(tmp_path)
     directory.start("config", {})
-    directory.append("metrics.jsonl", {})
+    directory.log({})
     directory.replace("best", lambda folder: (folder / "a").write_text("", encoding="utf-8"))
     directory.finish({})
     with hold(tmp_path / ".0.lock"):

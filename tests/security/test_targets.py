@@ -32,14 +32,14 @@ TARGETS = [
     "hydra.utils.instantiate",
     "hydra._internal.instantiate._instantiate2.instantiate",
     # along the attributes of our modules, to what these import
-    *("zo_runner.cli.os.system", "zo_runner.records.subprocess.run", "zo_runner.records.shutil.rmtree"),
+    *("zo_runner.cli.os.system", "zo_runner.provenance.subprocess.run", "zo_runner.writing.shutil.rmtree"),
     *("zo_runner.methods.base.torch.load", "zo_runner.methods.torch.load", "zo_runner.tasks.files.hashlib.new"),
     "zo_runner.methods.MeZO.__init__.__globals__",
     "zo_runner.methods.__builtins__",
     # functions of our own that do something
     *(
-        "zo_runner.records._git",
-        "zo_runner.records.write_atomic",
+        "zo_runner.provenance._git",
+        "zo_runner.writing.write_atomic",
         "zo_runner.assets.pretrain.main",
         "zo_runner.cli.main",
     ),
