@@ -193,7 +193,7 @@ def test_build_binds_the_arguments_and_leaves_out_the_description():
         ("noise.repeats", 1, "1", "0, or at least 2 to estimate a variance"),
         *(("alpha", value, str(float(value)), "a finite number > 0") for value in (0, -1, "inf", "nan")),
         *(("noise.std", value, str(float(value)), "a finite number >= 0") for value in (-0.5, "inf", "nan")),
-        ("job", "tarin", "'tarin'", "one of evaluate, probe, report, table, train"),
+        ("job", "tarin", "'tarin'", "one of evaluate, probe, replay, report, table, train"),
         ("runtime.device_map", "balanced", "'balanced'", "null, or auto"),
         ("runtime.dtype", "float64", "'float64'", "one of bfloat16, float16, float32"),
         ("runtime.evaluation", "fast", "'fast'", "one of auto, batched, sequential"),
