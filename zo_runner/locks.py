@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from zo_runner.errors import RunWarning
+from zo_runner.errors import RunWarning, invalid
 
 # A look at a lock takes it for an instant, so one refusal is not the last word.
 _TRIES, _PAUSE = 5, 0.02
@@ -34,6 +34,7 @@ def hold(file: Path) -> Iterator[None]:
 
     Raises:
         Busy: it is held elsewhere; the message says by whom.
+        UserError: a link stands in its place.
     """
     handle = _acquire(file)
     try:
@@ -47,8 +48,10 @@ def hold(file: Path) -> Iterator[None]:
 
 def is_held(file: Path) -> bool:
     """Whether some process holds the lock at this moment."""
+    if file.is_symlink():
+        return False
     try:
-        handle = os.open(file, os.O_RDWR)
+        handle = os.open(file, os.O_RDWR | os.O_NOFOLLOW)
     except FileNotFoundError:
         return False
     try:
@@ -59,7 +62,9 @@ def is_held(file: Path) -> bool:
 
 def _acquire(file: Path) -> int:
     for attempt in range(_TRIES):
-        handle = os.open(file, os.O_RDWR | os.O_CREAT, 0o644)
+        if file.is_symlink():  # which could lead to any file, and that would be emptied
+            raise invalid("lock", str(file), "no link")
+        handle = os.open(file, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
         if _locked(handle):
             if _is_at(handle, file):
                 return handle

@@ -15,6 +15,7 @@ from zo_runner.calibration import calibrate
 from zo_runner.calibration_probes import Bench
 from zo_runner.checkpoint import Past, past_of
 from zo_runner.config import calibrates, granted
+from zo_runner.credentials import redacted
 from zo_runner.errors import Fault, RunWarning, invalid
 from zo_runner.evaluation import Score
 from zo_runner.flops import FlopMeter
@@ -26,10 +27,11 @@ from zo_runner.observer import RunObserver
 from zo_runner.outcome import Outcome
 from zo_runner.provenance import differences, environment
 from zo_runner.rate import FollowingRate
-from zo_runner.records import RunDirectory, is_complete, write_atomic
+from zo_runner.records import RunDirectory, is_complete
 from zo_runner.schema import AUTO
 from zo_runner.shortage import shortage_told
 from zo_runner.train import Trainer
+from zo_runner.writing import write_atomic
 
 
 def execute(cfg: DictConfig, known: dict[str, Any], directory: RunDirectory) -> dict[str, Any]:
@@ -80,9 +82,10 @@ def execute(cfg: DictConfig, known: dict[str, Any], directory: RunDirectory) -> 
         result |= {"status": "interrupted"}
         raise
     except Exception as error:  # whatever ended the run, its status and the traceback must be on disk
-        result |= {"error": str(error) if isinstance(error, Fault) else f"{type(error).__name__}: {error}"}
+        said = str(error) if isinstance(error, Fault) else f"{type(error).__name__}: {error}"
+        result |= {"error": redacted(said)}
         with suppress(Fault):  # the disk may be what failed
-            write_atomic(directory.path / "error.txt", traceback.format_exc())
+            write_atomic(directory.path / "error.txt", redacted(traceback.format_exc()))
         raise
     finally:
         total = time.perf_counter() - started + (past.seconds if past else 0.0)
