@@ -9,6 +9,7 @@ from hydra.plugins.config_source import ConfigResult, ConfigSource
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
+from zo_runner.config import read_yaml
 from zo_runner.schema import HOME
 
 
@@ -27,7 +28,7 @@ class SweepSource(ConfigSource):
     def load_config(self, config_path: str) -> ConfigResult:
         """The YAML of a sweep, which is called as its file is."""
         file = (HOME / config_path).with_suffix(".yaml")
-        node = OmegaConf.merge({"sweep": {"name": file.stem}}, OmegaConf.load(file))
+        node = OmegaConf.merge({"sweep": {"name": file.stem}}, read_yaml(file))
         return ConfigResult(self.provider, self.full_path(), node, header={"package": "_global_"})
 
     def available(self) -> bool:

@@ -25,6 +25,9 @@ from zo_runner.schema import HOME, PACKAGE
 
 INTERRUPTED = 130
 
+# What a job of a multirun notes when it ends.
+_NOTE = {"overrides": list, "run": str | None, "error": str | None}
+
 # The exit code that the jobs of this process have earned so far.
 _exit_code = 0
 
@@ -35,10 +38,10 @@ class TableAtEnd(Callback):
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         """Gather what the jobs noted; they may have run in other processes."""
         folder = Path(config.hydra.sweep.dir)
-        try:
-            jobs = [json.loads(line) for line in (folder / "jobs.jsonl").read_text(encoding="utf-8").splitlines()]
-        except FileNotFoundError:
-            return
+        jobs, broken = _noted(folder / "jobs.jsonl")
+        for sentence in broken:
+            complain(sentence)
+            _fail()
         failed = [job for job in jobs if job["error"] is not None]
         runs = list(dict.fromkeys(job["run"] for job in jobs if job["run"] is not None))
         if runs:
@@ -48,6 +51,24 @@ class TableAtEnd(Callback):
             for job in failed:
                 complain(f"  {' '.join(job['overrides'])}: {job['error']}")
             _fail()
+
+
+def _noted(file: Path) -> tuple[list[dict[str, Any]], list[str]]:
+    """What the jobs of a multirun noted, and a sentence for each line that is none of theirs."""
+    jobs, broken = [], []
+    lines = file.read_bytes().split(b"\n") if file.is_file() else []
+    for number, line in enumerate(lines, 1):
+        try:
+            job = json.loads(line) if line.strip() else None
+        except (ValueError, RecursionError):
+            job = {}
+        if job is None:
+            continue
+        if isinstance(job, dict) and all(isinstance(job.get(key, 0), kind) for key, kind in _NOTE.items()):
+            jobs.append(job)
+        else:
+            broken.append(f"{file}:{number} is no note of a job; what it said is left out.")
+    return jobs, broken
 
 
 @hydra.main(version_base="1.3", config_path=str(HOME / "conf"), config_name="run")
@@ -68,6 +89,8 @@ def _job(cfg: DictConfig) -> float | None:
         return result.get("objective")
     except UserError as error:
         note["error"] = str(error)
+    except (HydraException, OmegaConfBaseException) as error:  # a value that leads nowhere until it is read
+        note["error"] = one_line(error)
     except Exception as error:  # a bug or a fault of one job must not take the others with it
         note["error"] = f"{type(error).__name__}: {error}"
         traceback.print_exc()
@@ -112,7 +135,17 @@ def _rebuild_table(cfg: DictConfig, overrides: list[str]) -> None:
     keys = [key for key in chosen if key not in ("job", "tracker") and not key.startswith(("runtime.root", "tracker."))]
     groups = ("model", "task", "method", "adapter", "budget", "noise")
     keys = [f"{key}.name" if key in groups else key for key in keys]
-    runs = [run for run in find_runs(root) if _agrees(run, cfg, keys)]
+    runs, unreadable = [], []
+    for run in find_runs(root):
+        try:
+            saved = config.read_yaml(run / "config.yaml")
+            if _agrees(saved, cfg, keys):
+                runs.append(run)
+        except UserError as error:
+            unreadable.append(f"{error} The run is left out.")
+    for sentence in unreadable:
+        complain(sentence)
+        _fail()
     if not runs:
         raise UserError(
             f"No table: no run below {str(root)!r} agrees with the command. Run some first, or choose fewer keys."
@@ -121,11 +154,7 @@ def _rebuild_table(cfg: DictConfig, overrides: list[str]) -> None:
         _fail()
 
 
-def _agrees(run: Path, cfg: DictConfig, keys: list[str]) -> bool:
-    try:
-        saved = OmegaConf.load(run / "config.yaml")
-    except OSError:
-        return False
+def _agrees(saved: DictConfig, cfg: DictConfig, keys: list[str]) -> bool:
     trained = OmegaConf.select(saved, "job") == "train"  # other jobs have nothing that a table compares
     return trained and all(OmegaConf.select(saved, key) == OmegaConf.select(cfg, key) for key in keys)
 
@@ -167,6 +196,13 @@ def main() -> None:
     except OSError as error:  # Hydra makes the folder of a multirun below runtime.root
         allowed = f"a folder that can be written to ({error.strerror or error})"
         complain(f"error: {invalid('runtime.root', error.filename, allowed)}")
+        _fail()
+    except Exception as error:
+        if "compose_config" not in {frame.name for frame in traceback.extract_tb(error.__traceback__)}:
+            raise
+        # While Hydra composes it is only busy with what was typed, whatever it raises.
+        words = " ".join(sys.argv[1:])
+        complain(f"error: Cannot compose {words!r}: {type(error).__name__}: {' '.join(str(error).split())}")
         _fail()
     sys.exit(_exit_code)
 

@@ -5,9 +5,12 @@ import re
 from collections.abc import Collection
 from dataclasses import fields, is_dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from zo_runner.errors import UserError, invalid, one_of
 from zo_runner.schema import ATOMS, AUTO, BUDGET_UNITS, DTYPES, EVALUATIONS, JOBS, SCALINGS, TRAINS, RunConfig
@@ -21,6 +24,22 @@ DESCRIPTION = ("name", "version", "trains", "scaling", "lr_scale", "fallback")
 OF_PAIRS = ("atoms", "damping")
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
+
+
+def read_yaml(file: Path) -> DictConfig:
+    """A file of keys: a sweep's, or a run's config.yaml.
+
+    Raises:
+        UserError: naming the file and what is wrong with it.
+    """
+    try:
+        # A pipe would be waited for.
+        if file.is_file() and isinstance(node := OmegaConf.load(file), DictConfig):
+            return node
+        reason = "no keys" if file.is_file() else "no file"
+    except (OSError, UnicodeDecodeError, YAMLError, RecursionError, OmegaConfBaseException) as error:
+        reason = str(error)
+    raise UserError(f"Invalid {file}: {' '.join(reason.split())}. Must be keys in YAML.")
 
 
 def check(cfg: DictConfig) -> None:
@@ -79,16 +98,17 @@ def check(cfg: DictConfig) -> None:
         raise invalid("method.trains", "full", "adapter, since the method moves the two factors of LoRA together")
     if cfg.tracker.mode not in ("auto", "online", "offline"):
         raise invalid("tracker.mode", cfg.tracker.mode, "one of auto, offline, online")
+    targets = cfg.adapter.target_modules
+    listed = OmegaConf.is_list(targets) and len(targets) > 0 and all(isinstance(name, str) for name in targets)
+    if not (listed or isinstance(targets, str)):
+        raise invalid("adapter.target_modules", targets, "a list of names of modules, or all-linear")
     if cfg.model.path is None:
         raise invalid("model.path", None, "a folder of a causal language model, or a Hub id")
 
     for key in ("model.name", "task.name", "method.name"):
-        if not _NAME.fullmatch(str(OmegaConf.select(cfg, key))):
-            raise invalid(
-                key,
-                OmegaConf.select(cfg, key),
-                "letters, digits, dots, dashes and underscores, since it names a folder",
-            )
+        name = OmegaConf.select(cfg, key)
+        if not (isinstance(name, str) and _NAME.fullmatch(name)):
+            raise invalid(key, name, "letters, digits, dots, dashes and underscores, since it names a folder")
 
 
 def granted(cfg: DictConfig) -> dict[str, Any]:

@@ -18,8 +18,8 @@ from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
-from zo_runner.assets import asset_path
-from zo_runner.errors import UserError, invalid
+from zo_runner.assets import ASSETS, asset_path
+from zo_runner.errors import UserError, invalid, one_of
 from zo_runner.identity import content
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -147,6 +147,8 @@ def load_base(
     Raises:
         UserError: nothing there, not a causal language model, or no way to reach it.
     """
+    if embedded and path not in ASSETS:
+        raise invalid("model.path", path, one_of(ASSETS))
     source = str(asset_path(path)) if embedded else path
     options: dict[str, Any] = {"revision": revision or "main", "trust_remote_code": trust_remote_code}
     transformers_logging.set_verbosity_error()

@@ -9,6 +9,7 @@
 JSON has no infinity: non-finite floats stand as the strings "inf", "-inf" and "nan", and come back as floats.
 """
 
+import errno
 import json
 import math
 import os
@@ -161,8 +162,8 @@ class RunDirectory:
 def read_result(file: Path) -> dict[str, Any] | None:
     """A result.json, None if it is missing or is not a whole one of this schema."""
     try:
-        result = decode(json.loads(file.read_text(encoding="utf-8")))
-    except (OSError, ValueError):
+        result = decode(json.loads(_text(file)))
+    except (OSError, ValueError, RecursionError):
         return None
     return result if isinstance(result, dict) and result.get("schema") == SCHEMA else None
 
@@ -173,10 +174,40 @@ def is_complete(result: dict[str, Any], *, tested: bool) -> bool:
 
 
 def read_lines(file: Path) -> Iterator[dict[str, Any]]:
-    """The rows of metrics.jsonl or journal.jsonl."""
-    with file.open(encoding="utf-8") as stream:
-        for line in stream:
-            yield decode(json.loads(line))
+    """The rows of metrics.jsonl or journal.jsonl.
+
+    Raises:
+        OSError: there is no such file.
+        UserError: a line that is no row, by its number.
+    """
+    try:
+        text = _text(file)
+    except UnicodeDecodeError as error:
+        raise UserError(f"Invalid {file}: {error}. Must be one JSON object per line.") from None
+    for number, line in enumerate(text.removesuffix("\n").split("\n") if text else [], 1):
+        try:
+            row = decode(json.loads(line))
+        except (ValueError, RecursionError):
+            row = None
+        if not isinstance(row, dict):
+            raise UserError(f"Invalid {file}:{number}: {line[:80]!r}. Must be one JSON object.")
+        yield row
+
+
+def read_meta(run: Path) -> dict[str, Any]:
+    """The meta.json of a run; empty where it is missing or broken."""
+    try:
+        meta = decode(json.loads(_text(run / "meta.json")))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return meta if isinstance(meta, dict) else {}
+
+
+def _text(file: Path) -> str:
+    """What stands in a file. A pipe or a device, which might be read for ever, is no file."""
+    if not file.is_file():
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(file))
+    return file.read_text(encoding="utf-8")
 
 
 def find_runs(root: Path) -> Iterator[Path]:

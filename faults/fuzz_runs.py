@@ -1,0 +1,349 @@
+"""Every file of a run directory, broken: bytes spoiled, values altered, something else in its place.
+
+Contract: what is broken is refused in one line, or counts as not there, so that the run is made anew; what is accepted
+says the same as the honest file.
+"""
+
+import contextlib
+import io
+import json
+import os
+import shutil
+import struct
+from collections.abc import Callable, Iterator
+from functools import cache, partial
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import torch
+from hypothesis import strategies as st
+from hypothesis.strategies import DrawFn
+from omegaconf import DictConfig, OmegaConf
+from safetensors.torch import load_file
+
+from faults.fuzz_config import SMALL, configuration
+from faults.fuzz_kinds import Kind, accepted, altered, dumped, spoiled
+from zo_runner import adapters, cli, curves, jobs, locks, standings, tables
+from zo_runner.models import lend_base
+from zo_runner.records import RunDirectory, read_lines, read_result
+
+# Files that carry a checksum of their own: of these any change must be seen. Of the others a change that leaves them
+# readable may be taken for what the run wrote.
+SEALED: frozenset[str] = frozenset()
+
+_SMALL = (*SMALL, "task.num_train=16", "task.num_dev=8", "task.num_test=8", "rank=2")
+_FILES = ("result.json", "config.yaml", "meta.json", "metrics.jsonl", "journal.jsonl", "adapter", "best")
+_ODD = ("missing", "empty", "folder", "pipe", "loop", "endless", "dangling")
+
+# What stands in the place of a file: other bytes, or something that is no file.
+Content = bytes | str
+
+
+def kinds(folder: Path) -> Iterator[Kind]:
+    """Every file of a run.
+
+    Args:
+        folder: where the runs are made.
+    """
+    cfg = configuration(*_SMALL, f"runtime.root={folder / 'runs'}")
+    run, honest, _ = jobs.carry_out(cfg, (), wait=False)
+    whole = {name: (run / name).read_bytes() for name in _FILES if (run / name).is_file()}
+
+    def kind(name: str, file: str, check: Callable[[Path, Any], bool], cases: Any, share: float = 1.0) -> Kind:
+        return Kind(f"run, {name}", cases, partial(_in_place, run / file, check), share)
+
+    def broken(file: str) -> st.SearchStrategy[Content]:
+        return st.one_of(spoiled(whole[file]), spoiled(whole[file]), st.sampled_from(_ODD))
+
+    yield kind("result.json", "result.json", partial(_result, cfg, honest), broken("result.json"))
+    values = altered(json.loads(whole["result.json"])).map(_json)
+    yield kind("result.json in a table", "result.json", partial(_in_table, run, honest), values)
+    yield kind("metrics.jsonl", "metrics.jsonl", _metrics, broken("metrics.jsonl"))
+    rows = [json.loads(line) for line in whole["metrics.jsonl"].splitlines()]
+    lines = altered(rows).map(lambda rows: b"".join(map(_json, rows)) if isinstance(rows, list) else _json(rows))
+    yield kind("metrics.jsonl, values", "metrics.jsonl", _metrics, lines)
+    figures = partial(_figures, cfg, honest)
+    yield kind("metrics.jsonl in a figure", "metrics.jsonl", figures, lines, 0.02)
+    yield kind("journal.jsonl", "journal.jsonl", _journal, broken("journal.jsonl"))
+    yield kind("meta.json", "meta.json", _meta, broken("meta.json"))
+    values = altered(json.loads(whole["meta.json"])).map(_json)
+    yield kind("meta.json, values", "meta.json", _meta, values)
+    saved = (run / "best" / adapters.ADAPTER).read_bytes()
+    tensors = st.one_of(spoiled(saved), _headers(saved), st.sampled_from(_ODD))
+    yield kind("best/, tensors, read back", f"best/{adapters.ADAPTER}", partial(_restored, run), tensors)
+    yield kind("adapter/, tensors, job=evaluate", f"adapter/{adapters.ADAPTER}", _loaded, tensors, 0.2)
+    described = (run / "adapter" / "adapter_config.json").read_bytes()
+    texts = st.one_of(spoiled(described), altered(json.loads(described)).map(_json), st.sampled_from(_ODD))
+    yield kind("adapter/, adapter_config.json", "adapter/adapter_config.json", _loaded, texts, 0.2)
+    places = st.tuples(st.sampled_from(_FILES), st.sampled_from(_ODD))
+    yield Kind("run, something else in its place", places, partial(_odd, cfg, run, honest), 0.2)
+    yield Kind("run, its lock", st.sampled_from(_ODD) | st.binary(max_size=9), partial(_lock, run, folder), 0.2)
+    notes = [{"job": i, "overrides": ["rank=2"], "run": str(run), "error": None} for i in range(2)]
+    yield Kind("multirun, jobs.jsonl", spoiled(b"".join(map(_json, notes))), partial(_noted, folder / "multirun"), 0.5)
+    untested = configuration(*_SMALL, f"runtime.root={folder / 'untested'}", "runtime.test=false")
+    later, first, _ = jobs.carry_out(untested, (), wait=False)
+    check = partial(_read_later, untested, later, first)
+    files = st.sampled_from((f"best/{adapters.ADAPTER}", f"adapter/{adapters.ADAPTER}"))
+    yield Kind("run, tested later", st.tuples(files, tensors), check, 0.1)
+    full = configuration(*_SMALL, "method=mezo", f"runtime.root={folder / 'full'}")
+    trained, _, _ = jobs.carry_out(full, (), wait=False)
+    model = (trained / "best" / "model.safetensors").read_bytes()
+    tensors = st.one_of(_headers(model), spoiled(model), st.sampled_from(_ODD))
+    check = partial(_in_place, trained / "best" / "model.safetensors", _full)
+    yield Kind("best/, a full model", tensors, check, 0.1)
+
+
+# Something in the place of a file
+
+
+def put(file: Path, content: Content) -> None:
+    """Put bytes, or something that is no file, in the place of a file or a folder."""
+    _clear(file)
+    match content:
+        case bytes():
+            file.write_bytes(content)
+        case "empty":
+            file.touch()
+        case "folder":
+            file.mkdir()
+            (file / "inside").touch()
+        case "pipe":
+            os.mkfifo(file)
+        case "loop":
+            file.symlink_to(file)
+        case "endless":
+            file.symlink_to("/dev/zero")
+        case "dangling":
+            file.symlink_to(file.parent / "nowhere")
+
+
+def _clear(file: Path) -> None:
+    if file.is_dir() and not file.is_symlink():
+        shutil.rmtree(file)
+    else:
+        file.unlink(missing_ok=True)
+
+
+def _in_place(file: Path, check: Callable[[Path, Any], bool], content: Content) -> bool:
+    whole = file.read_bytes()
+    put(file, content)
+    try:
+        return check(file, content)
+    finally:
+        put(file, whole)
+
+
+def _json(value: Any) -> bytes:
+    return f"{dumped(value)}\n".encode()
+
+
+@st.composite
+def _headers(draw: DrawFn, whole: bytes) -> bytes:
+    """A safetensors file with other facts in its header, and the length of it put right."""
+    (length,) = struct.unpack("<Q", whole[:8])
+    header = dumped(draw(altered(json.loads(whole[8 : 8 + length])))).encode()
+    return struct.pack("<Q", len(header)) + header + whole[8 + length :]
+
+
+# result.json
+
+
+def _result(cfg: DictConfig, honest: dict[str, Any], file: Path, content: Content) -> bool:
+    found = read_result(file)
+    assert found == RunDirectory(file.parent).result()
+    if found is not None and found != honest:
+        assert file.name not in SEALED, "another result was accepted"
+        return True
+    kept = [run for run, _ in _listed(file.parent)]
+    path, result, cached = _carried_out(cfg, honest)
+    assert cached == (found is not None)
+    assert path in kept or not cached
+    assert result == honest
+    return cached
+
+
+def _listed(run: Path) -> list[tuple[Path, dict[str, Any]]]:
+    results, unreadable = tables.gather([run])
+    assert len(results) + len(unreadable) == 1
+    return [(run, result) for result in results]
+
+
+def _carried_out(cfg: DictConfig, honest: dict[str, Any]) -> tuple[Path, dict[str, Any], bool]:
+    """The same command again. A run that is made anew begins as every run does, and ends as the first time."""
+
+    def execute(cfg: DictConfig, known: dict[str, Any], directory: RunDirectory) -> dict[str, Any]:
+        kept = {name: (directory.path / name).read_bytes() for name in _FILES if (directory.path / name).is_file()}
+        saved = {name: directory.path.parent / name for name in ("adapter", "best")}
+        for name, aside in saved.items():
+            if (directory.path / name).is_dir():
+                shutil.copytree(directory.path / name, aside)
+        directory.start(OmegaConf.to_yaml(cfg, resolve=True), {})
+        for name, data in kept.items():
+            if name != "result.json":
+                (directory.path / name).write_bytes(data)
+        for name, aside in saved.items():
+            if aside.exists():
+                shutil.move(aside, directory.path / name)
+        directory.finish(honest)
+        return honest
+
+    with mock.patch.object(jobs, "_executor", return_value=execute):
+        return jobs.carry_out(cfg, (), wait=False)
+
+
+def _in_table(run: Path, honest: dict[str, Any], file: Path, content: Content) -> bool:
+    results, _ = tables.gather([run])
+    others = [{**honest, "run_id": f"other{i}", "seed": i} for i in (1, 2)]
+    text, refused = tables.write([*results, *others], run.parent / "tables")
+    assert text or refused
+    return bool(results)
+
+
+# Logs
+
+
+def _metrics(file: Path, content: Content) -> bool:
+    found = [point for key in ("dev/loss", "dev/accuracy") for point in curves.progress([file.parent], key)]
+    assert all(point.mean - point.mean == 0 and point.x - point.x == 0 for point in found), "a point that is nowhere"
+    return bool(found)
+
+
+def _figures(cfg: DictConfig, honest: dict[str, Any], file: Path, content: Content) -> bool:
+    run = file.parent
+    row = curves.Curve("ar1zo", "ar1zo", 2, {}, "t", "m", [honest], [run], diverged=0, missing=0)
+    made = curves.figures([row], run.parent / "figures", ("loss_queries", "accuracy_queries"))
+    assert len(made) == 4
+    return True
+
+
+def _journal(file: Path, content: Content) -> bool:
+    rows: list[dict[str, Any]] = []
+    if not file.is_file():
+        with contextlib.suppress(OSError):
+            rows += read_lines(file)
+        assert not rows
+        return False
+    return accepted(lambda: rows.extend(read_lines(file)), file.name) and all(isinstance(row, dict) for row in rows)
+
+
+def _meta(file: Path, content: Content) -> bool:
+    return all(isinstance(text, str) for pair in standings._versions(file.parent) for text in pair)
+
+
+# Parameters
+
+
+@cache
+def _adapted() -> Any:
+    base = _lent()
+    return adapters.attach_lora(base, rank=2, alpha=16, scaling="topology", target_modules=["q_proj", "v_proj"], seed=0)
+
+
+def _lent() -> Any:
+    return lend_base("pocket_opt", embedded=True, device=torch.device("cpu"), dtype="float32").model
+
+
+def _restored(run: Path, file: Path, content: Content) -> bool:
+    model = _adapted()
+    if not accepted(lambda: adapters.restore(model, file.parent), str(file.parent)):
+        return False
+    for name, tensor in load_file(str(file)).items():
+        module, letter = name.removeprefix("base_model.model.").removesuffix(".weight").rsplit(".lora_", 1)
+        held = {group["name"]: group["params"] for group in adapters.lora_groups(model)}[module]["AB".index(letter)]
+        assert _bits(held.data) == _bits(tensor), f"{name} is not what stands in the file"
+    return True
+
+
+def _bits(tensor: torch.Tensor) -> tuple[torch.Size, list[int]]:
+    return tensor.shape, tensor.view(torch.int32).flatten().tolist()
+
+
+def _loaded(file: Path, content: Content) -> bool:
+    read: list[Any] = []
+    if not accepted(lambda: read.append(adapters.load(_lent(), file.parent, "evaluate.adapter")), "evaluate.adapter"):
+        return False
+    stored = load_file(str(file.parent / adapters.ADAPTER))
+    for group in adapters.lora_groups(read[0]):
+        for letter, param in zip("AB", group["params"], strict=True):
+            assert param.shape == stored[f"base_model.model.{group['name']}.lora_{letter}.weight"].shape
+    return True
+
+
+def _full(file: Path, content: Content) -> bool:
+    model = _lent()
+    if not accepted(lambda: adapters.restore(model, file.parent), str(file.parent)):
+        return False
+    stored = load_file(str(file))
+    held = model.state_dict()
+    assert all(_bits(held[name]) == _bits(tensor) for name, tensor in stored.items()), "not what stands in the file"
+    return True
+
+
+def _read_later(cfg: DictConfig, run: Path, first: dict[str, Any], case: tuple[str, Content]) -> bool:
+    name, content = case
+    same = content == (run / name).read_bytes()
+    aside = run.parent / "aside"
+    shutil.copytree(run, aside)
+    put(run / name, content)
+    cfg = OmegaConf.merge(cfg, {"runtime": {"test": True}})  # type: ignore[assignment]  # a DictConfig, as cfg is
+    made: list[dict[str, Any]] = []
+    try:
+        read = accepted(lambda: made.append(jobs.carry_out(cfg, (), wait=False)[1]))
+        assert not read or made[0]["metrics"]["dev"] == first["metrics"]["dev"]
+        assert read or not same
+        assert read or read_result(run / "result.json") == first, "what was refused has changed the result"
+        return read
+    finally:
+        shutil.rmtree(run)
+        shutil.move(aside, run)
+
+
+# The folder, its lock, a multirun
+
+
+def _odd(cfg: DictConfig, run: Path, honest: dict[str, Any], case: tuple[str, str]) -> bool:
+    name, content = case
+    aside = run.parent / "aside"
+    shutil.copytree(run, aside)
+    put(run / name, content)
+    try:
+        _, result, cached = _carried_out(cfg, honest)
+        assert result == honest == read_result(run / "result.json")
+        assert cached == (name != "result.json"), "a run is finished when its result is there"
+        return cached
+    finally:
+        _clear(run)
+        shutil.move(aside, run)
+
+
+def _lock(run: Path, folder: Path, content: Content) -> bool:
+    file = locks.lock_file(folder, run.name)
+    put(file, content)
+    before = (run / "result.json").read_bytes()
+
+    def held() -> None:
+        assert not locks.is_held(file)
+        with locks.hold(file):
+            assert locks.is_held(file)
+
+    try:
+        return accepted(held, file.name)
+    finally:
+        assert (run / "result.json").read_bytes() == before
+        _clear(file)
+
+
+def _noted(folder: Path, content: Content) -> bool:
+    folder.mkdir(exist_ok=True)
+    put(folder / "jobs.jsonl", content)
+    err = io.StringIO()
+    cfg = OmegaConf.create({"hydra": {"sweep": {"dir": str(folder)}}})
+    with (
+        mock.patch.object(cli, "_exit_code", 0),
+        contextlib.redirect_stdout(io.StringIO()),
+        contextlib.redirect_stderr(err),
+    ):
+        cli.TableAtEnd().on_multirun_end(cfg)
+        assert cli._exit_code or "is no note" not in err.getvalue(), "trouble that the exit code does not show"
+        return not cli._exit_code
