@@ -232,6 +232,9 @@ def _sweep(folder: Path, case: Any) -> bool:
             return accepted(plan)
     except (HydraException, OmegaConfBaseException) as error:
         told(cli.one_line(error))
+    except Exception as error:
+        if not cli.in_composition(error):
+            raise
     return False
 
 

@@ -109,6 +109,15 @@ def spoiled(draw: DrawFn, whole: bytes) -> bytes:
     return data
 
 
+@st.composite
+def flipped(draw: DrawFn, whole: bytes) -> bytes:
+    """A file's bytes with one to three bits the other way round."""
+    data = bytearray(whole)
+    for _ in range(draw(st.integers(1, 3))):
+        data[draw(st.integers(0, len(data) - 1))] ^= 1 << draw(st.integers(0, 7))
+    return bytes(data)
+
+
 # JSON
 
 NAMES = st.sampled_from(["", "a", "nan", "inf", "text", "label", "\n", "\x1b[2J", "\ud800", "é", "0"])

@@ -9,89 +9,68 @@ import io
 import json
 import os
 import shutil
-import struct
 from collections.abc import Callable, Iterator
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 from typing import Any
 from unittest import mock
 
-import torch
 from hypothesis import strategies as st
-from hypothesis.strategies import DrawFn
 from omegaconf import DictConfig, OmegaConf
-from safetensors.torch import load_file
 
 from faults.fuzz_config import SMALL, configuration
 from faults.fuzz_kinds import Kind, accepted, altered, dumped, spoiled
-from zo_runner import adapters, cli, curves, jobs, locks, standings, tables
-from zo_runner.models import lend_base
+from zo_runner import cli, curves, jobs, locks, standings, tables
 from zo_runner.records import RunDirectory, read_lines, read_result
 
 # Files that carry a checksum of their own: of these any change must be seen. Of the others a change that leaves them
 # readable may be taken for what the run wrote.
 SEALED: frozenset[str] = frozenset()
 
-_SMALL = (*SMALL, "task.num_train=16", "task.num_dev=8", "task.num_test=8", "rank=2")
+TINY = (*SMALL, "task.num_train=16", "task.num_dev=8", "task.num_test=8", "rank=2")
 _FILES = ("result.json", "config.yaml", "meta.json", "metrics.jsonl", "journal.jsonl", "adapter", "best")
-_ODD = ("missing", "empty", "folder", "pipe", "loop", "endless", "dangling")
+ODD = ("missing", "empty", "folder", "pipe", "loop", "endless", "dangling")
 
 # What stands in the place of a file: other bytes, or something that is no file.
 Content = bytes | str
 
 
 def kinds(folder: Path) -> Iterator[Kind]:
-    """Every file of a run.
+    """Every file of a run but its parameters.
 
     Args:
         folder: where the runs are made.
     """
-    cfg = configuration(*_SMALL, f"runtime.root={folder / 'runs'}")
+    cfg = configuration(*TINY, f"runtime.root={folder}")
     run, honest, _ = jobs.carry_out(cfg, (), wait=False)
     whole = {name: (run / name).read_bytes() for name in _FILES if (run / name).is_file()}
 
     def kind(name: str, file: str, check: Callable[[Path, Any], bool], cases: Any, share: float = 1.0) -> Kind:
-        return Kind(f"run, {name}", cases, partial(_in_place, run / file, check), share)
+        return Kind(f"run, {name}", cases, partial(in_place, run / file, check), share)
 
     def broken(file: str) -> st.SearchStrategy[Content]:
-        return st.one_of(spoiled(whole[file]), spoiled(whole[file]), st.sampled_from(_ODD))
+        return st.one_of(spoiled(whole[file]), spoiled(whole[file]), st.sampled_from(ODD))
 
     yield kind("result.json", "result.json", partial(_result, cfg, honest), broken("result.json"))
-    values = altered(json.loads(whole["result.json"])).map(_json)
+    values = altered(json.loads(whole["result.json"])).map(as_json)
     yield kind("result.json in a table", "result.json", partial(_in_table, run, honest), values)
     yield kind("metrics.jsonl", "metrics.jsonl", _metrics, broken("metrics.jsonl"))
     rows = [json.loads(line) for line in whole["metrics.jsonl"].splitlines()]
-    lines = altered(rows).map(lambda rows: b"".join(map(_json, rows)) if isinstance(rows, list) else _json(rows))
+    lines = altered(rows).map(lambda rows: b"".join(map(as_json, rows)) if isinstance(rows, list) else as_json(rows))
     yield kind("metrics.jsonl, values", "metrics.jsonl", _metrics, lines)
     figures = partial(_figures, cfg, honest)
     yield kind("metrics.jsonl in a figure", "metrics.jsonl", figures, lines, 0.02)
     yield kind("journal.jsonl", "journal.jsonl", _journal, broken("journal.jsonl"))
     yield kind("meta.json", "meta.json", _meta, broken("meta.json"))
-    values = altered(json.loads(whole["meta.json"])).map(_json)
+    values = altered(json.loads(whole["meta.json"])).map(as_json)
     yield kind("meta.json, values", "meta.json", _meta, values)
-    saved = (run / "best" / adapters.ADAPTER).read_bytes()
-    tensors = st.one_of(spoiled(saved), _headers(saved), st.sampled_from(_ODD))
-    yield kind("best/, tensors, read back", f"best/{adapters.ADAPTER}", partial(_restored, run), tensors)
-    yield kind("adapter/, tensors, job=evaluate", f"adapter/{adapters.ADAPTER}", _loaded, tensors, 0.2)
-    described = (run / "adapter" / "adapter_config.json").read_bytes()
-    texts = st.one_of(spoiled(described), altered(json.loads(described)).map(_json), st.sampled_from(_ODD))
-    yield kind("adapter/, adapter_config.json", "adapter/adapter_config.json", _loaded, texts, 0.2)
-    places = st.tuples(st.sampled_from(_FILES), st.sampled_from(_ODD))
+    places = st.tuples(st.sampled_from(_FILES), st.sampled_from(ODD))
     yield Kind("run, something else in its place", places, partial(_odd, cfg, run, honest), 0.2)
-    yield Kind("run, its lock", st.sampled_from(_ODD) | st.binary(max_size=9), partial(_lock, run, folder), 0.2)
+    yield Kind("run, its lock", st.sampled_from(ODD) | st.binary(max_size=9), partial(_lock, run), 0.2)
     notes = [{"job": i, "overrides": ["rank=2"], "run": str(run), "error": None} for i in range(2)]
-    yield Kind("multirun, jobs.jsonl", spoiled(b"".join(map(_json, notes))), partial(_noted, folder / "multirun"), 0.5)
-    untested = configuration(*_SMALL, f"runtime.root={folder / 'untested'}", "runtime.test=false")
-    later, first, _ = jobs.carry_out(untested, (), wait=False)
-    check = partial(_read_later, untested, later, first)
-    files = st.sampled_from((f"best/{adapters.ADAPTER}", f"adapter/{adapters.ADAPTER}"))
-    yield Kind("run, tested later", st.tuples(files, tensors), check, 0.1)
-    full = configuration(*_SMALL, "method=mezo", f"runtime.root={folder / 'full'}")
-    trained, _, _ = jobs.carry_out(full, (), wait=False)
-    model = (trained / "best" / "model.safetensors").read_bytes()
-    tensors = st.one_of(_headers(model), spoiled(model), st.sampled_from(_ODD))
-    check = partial(_in_place, trained / "best" / "model.safetensors", _full)
-    yield Kind("best/, a full model", tensors, check, 0.1)
+    yield Kind(
+        "multirun, jobs.jsonl", spoiled(b"".join(map(as_json, notes))), partial(_noted, folder / "multirun"), 0.5
+    )
 
 
 # Something in the place of a file
@@ -99,7 +78,7 @@ def kinds(folder: Path) -> Iterator[Kind]:
 
 def put(file: Path, content: Content) -> None:
     """Put bytes, or something that is no file, in the place of a file or a folder."""
-    _clear(file)
+    clear(file)
     match content:
         case bytes():
             file.write_bytes(content)
@@ -118,14 +97,16 @@ def put(file: Path, content: Content) -> None:
             file.symlink_to(file.parent / "nowhere")
 
 
-def _clear(file: Path) -> None:
+def clear(file: Path) -> None:
+    """Remove what is there, whatever it is."""
     if file.is_dir() and not file.is_symlink():
         shutil.rmtree(file)
     else:
         file.unlink(missing_ok=True)
 
 
-def _in_place(file: Path, check: Callable[[Path, Any], bool], content: Content) -> bool:
+def in_place(file: Path, check: Callable[[Path, Any], bool], content: Content) -> bool:
+    """Check what comes of a file's other content, and put it back."""
     whole = file.read_bytes()
     put(file, content)
     try:
@@ -134,16 +115,9 @@ def _in_place(file: Path, check: Callable[[Path, Any], bool], content: Content) 
         put(file, whole)
 
 
-def _json(value: Any) -> bytes:
+def as_json(value: Any) -> bytes:
+    """One line."""
     return f"{dumped(value)}\n".encode()
-
-
-@st.composite
-def _headers(draw: DrawFn, whole: bytes) -> bytes:
-    """A safetensors file with other facts in its header, and the length of it put right."""
-    (length,) = struct.unpack("<Q", whole[:8])
-    header = dumped(draw(altered(json.loads(whole[8 : 8 + length])))).encode()
-    return struct.pack("<Q", len(header)) + header + whole[8 + length :]
 
 
 # result.json
@@ -231,74 +205,6 @@ def _meta(file: Path, content: Content) -> bool:
     return all(isinstance(text, str) for pair in standings._versions(file.parent) for text in pair)
 
 
-# Parameters
-
-
-@cache
-def _adapted() -> Any:
-    base = _lent()
-    return adapters.attach_lora(base, rank=2, alpha=16, scaling="topology", target_modules=["q_proj", "v_proj"], seed=0)
-
-
-def _lent() -> Any:
-    return lend_base("pocket_opt", embedded=True, device=torch.device("cpu"), dtype="float32").model
-
-
-def _restored(run: Path, file: Path, content: Content) -> bool:
-    model = _adapted()
-    if not accepted(lambda: adapters.restore(model, file.parent), str(file.parent)):
-        return False
-    for name, tensor in load_file(str(file)).items():
-        module, letter = name.removeprefix("base_model.model.").removesuffix(".weight").rsplit(".lora_", 1)
-        held = {group["name"]: group["params"] for group in adapters.lora_groups(model)}[module]["AB".index(letter)]
-        assert _bits(held.data) == _bits(tensor), f"{name} is not what stands in the file"
-    return True
-
-
-def _bits(tensor: torch.Tensor) -> tuple[torch.Size, list[int]]:
-    return tensor.shape, tensor.view(torch.int32).flatten().tolist()
-
-
-def _loaded(file: Path, content: Content) -> bool:
-    read: list[Any] = []
-    if not accepted(lambda: read.append(adapters.load(_lent(), file.parent, "evaluate.adapter")), "evaluate.adapter"):
-        return False
-    stored = load_file(str(file.parent / adapters.ADAPTER))
-    for group in adapters.lora_groups(read[0]):
-        for letter, param in zip("AB", group["params"], strict=True):
-            assert param.shape == stored[f"base_model.model.{group['name']}.lora_{letter}.weight"].shape
-    return True
-
-
-def _full(file: Path, content: Content) -> bool:
-    model = _lent()
-    if not accepted(lambda: adapters.restore(model, file.parent), str(file.parent)):
-        return False
-    stored = load_file(str(file))
-    held = model.state_dict()
-    assert all(_bits(held[name]) == _bits(tensor) for name, tensor in stored.items()), "not what stands in the file"
-    return True
-
-
-def _read_later(cfg: DictConfig, run: Path, first: dict[str, Any], case: tuple[str, Content]) -> bool:
-    name, content = case
-    same = content == (run / name).read_bytes()
-    aside = run.parent / "aside"
-    shutil.copytree(run, aside)
-    put(run / name, content)
-    cfg = OmegaConf.merge(cfg, {"runtime": {"test": True}})  # type: ignore[assignment]  # a DictConfig, as cfg is
-    made: list[dict[str, Any]] = []
-    try:
-        read = accepted(lambda: made.append(jobs.carry_out(cfg, (), wait=False)[1]))
-        assert not read or made[0]["metrics"]["dev"] == first["metrics"]["dev"]
-        assert read or not same
-        assert read or read_result(run / "result.json") == first, "what was refused has changed the result"
-        return read
-    finally:
-        shutil.rmtree(run)
-        shutil.move(aside, run)
-
-
 # The folder, its lock, a multirun
 
 
@@ -313,12 +219,12 @@ def _odd(cfg: DictConfig, run: Path, honest: dict[str, Any], case: tuple[str, st
         assert cached == (name != "result.json"), "a run is finished when its result is there"
         return cached
     finally:
-        _clear(run)
+        clear(run)
         shutil.move(aside, run)
 
 
-def _lock(run: Path, folder: Path, content: Content) -> bool:
-    file = locks.lock_file(folder, run.name)
+def _lock(run: Path, content: Content) -> bool:
+    file = locks.lock_file(run.parent, run.name)
     put(file, content)
     before = (run / "result.json").read_bytes()
 
@@ -331,7 +237,7 @@ def _lock(run: Path, folder: Path, content: Content) -> bool:
         return accepted(held, file.name)
     finally:
         assert (run / "result.json").read_bytes() == before
-        _clear(file)
+        clear(file)
 
 
 def _noted(folder: Path, content: Content) -> bool:

@@ -198,9 +198,8 @@ def main() -> None:
         complain(f"error: {invalid('runtime.root', error.filename, allowed)}")
         _fail()
     except Exception as error:
-        if "compose_config" not in {frame.name for frame in traceback.extract_tb(error.__traceback__)}:
+        if not in_composition(error):
             raise
-        # While Hydra composes it is only busy with what was typed, whatever it raises.
         words = " ".join(sys.argv[1:])
         complain(f"error: Cannot compose {words!r}: {type(error).__name__}: {' '.join(str(error).split())}")
         _fail()
@@ -213,6 +212,11 @@ def help_text() -> str:
     options = {folder.name: sorted(file.stem for file in folder.glob("*.yaml")) for folder in folders}
     groups = "\n".join(f"{group}: {', '.join(names)}" for group, names in options.items() if names)
     return (PACKAGE / "help.txt").read_text(encoding="utf-8").replace("$GROUPS", groups)
+
+
+def in_composition(error: BaseException) -> bool:
+    """Whether Hydra raised it while it composed: then it is about what was typed, whatever its type."""
+    return "compose_config" in {frame.name for frame in traceback.extract_tb(error.__traceback__)}
 
 
 def one_line(error: BaseException) -> str:

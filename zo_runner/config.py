@@ -34,7 +34,7 @@ def read_yaml(file: Path) -> DictConfig:
     """
     try:
         # A pipe would be waited for.
-        if file.is_file() and isinstance(node := OmegaConf.load(file), DictConfig):
+        if file.is_file() and isinstance(node := OmegaConf.load(file), DictConfig) and node:
             return node
         reason = "no keys" if file.is_file() else "no file"
     except (OSError, UnicodeDecodeError, YAMLError, RecursionError, OmegaConfBaseException) as error:
@@ -153,6 +153,9 @@ def _check_probe(cfg: DictConfig) -> None:
 
 
 def _check_method_numbers(cfg: DictConfig) -> None:
+    fallback = cfg.method.get("fallback", {})
+    if not isinstance(fallback, dict | DictConfig) or (fallback and not {"lr", "eps"} <= set(fallback)):
+        raise invalid("method.fallback", fallback, "an lr and an eps, for where they cannot be measured")
     for key, low in (("lr", ">= 0"), ("eps", "> 0"), ("lr_scale", "> 0")):
         value = cfg.method.get(key)
         measured = key != "lr_scale" and queries_slopes(cfg)
@@ -177,8 +180,13 @@ def calibrates(cfg: DictConfig) -> bool:
 def _known_keys(cfg: DictConfig, schema: type, prefix: str = "") -> None:
     """Refuse keys that `+key=value` brought past the schema: they would have no effect."""
     for known in fields(schema):
+        value = None if OmegaConf.is_missing(cfg, known.name) else cfg.get(known.name)
         if is_dataclass(known.type):
-            _known_keys(cfg[known.name], known.type, f"{known.name}.")  # type: ignore[arg-type]  # a class, not an instance
+            if not isinstance(value, DictConfig):
+                raise invalid(known.name, value, "one of its group, with the keys of that")
+            _known_keys(value, known.type, f"{known.name}.")  # type: ignore[arg-type]  # a class, not an instance
+        elif value is None and "None" not in str(known.type):
+            raise invalid(f"{prefix}{known.name}", value, "given")
     for key in set(cfg) - {known.name for known in fields(schema)}:
         raise UserError(
             f"Unknown key {prefix + str(key)!r}. zo-run --help lists the keys, zo-run --cfg job shows them all."

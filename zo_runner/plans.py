@@ -103,18 +103,22 @@ def plan(scales: Mapping[str, Any], scale: str, given: Mapping[str, Sequence[Any
     """
     if scale not in scales:
         raise invalid("scale", scale, one_of(scales))
-    data, place = dict(scales[scale]), f"sweep.scales.{scale}"
+    place = f"sweep.scales.{scale}"
+    data = _keys(place, scales[scale])
     if unknown := sorted(set(data) - set(KEYS)):
         raise invalid(f"{place}.{unknown[0]}", data[unknown[0]], f"left out: a scale has {', '.join(KEYS)}")
     given = dict(given)
     seeds = _seeds(f"{place}.seeds", given.pop("seed", data.get("seeds")))
     tune_seeds = _seeds(f"{place}.tune_seeds", data.get("tune_seeds", seeds[:1]))
-    settings = {key: value for key, value in data.get("settings", {}).items() if key not in given}
+    settings = {
+        key: value for key, value in _keys(f"{place}.settings", data.get("settings")).items() if key not in given
+    }
     settings |= {key: values[0] for key, values in given.items() if len(values) == 1}
     several = {key: values for key, values in given.items() if len(values) > 1}
     rows: dict[str, Row] = {}
-    for grid in data.get("grids") or [{}]:
-        tune = {key: values for key, values in grid.get("tune", data.get("tune", {})).items() if key not in given}
+    for grid in _grids(f"{place}.grids", data.get("grids")):
+        tune = _keys(f"{place}.tune", grid.get("tune", data.get("tune")))
+        tune = {key: values for key, values in tune.items() if key not in given}
         keys = {key: values for key, values in grid.items() if key != "tune" and key not in given}
         candidates = tuple(_product(tune, f"{place}.tune"))
         for words in _product({**keys, **several}, f"{place}.grids"):
@@ -123,8 +127,20 @@ def plan(scales: Mapping[str, Any], scale: str, given: Mapping[str, Sequence[Any
     if len(sizes) > 1:
         told = ", ".join(f"{row.label} tries {size}" for size, row in sorted(sizes.items()))
         raise UserError(f"Invalid {place}.tune: {told} configurations. Must be the same number for every row.")
-    protocol = {str(key): str(value) for key, value in data.get("protocol", {}).items()}
+    protocol = {str(key): str(value) for key, value in _keys(f"{place}.protocol", data.get("protocol")).items()}
     return Plan(settings, tuple(rows.values()), tune_seeds, seeds, protocol)
+
+
+def _keys(place: str, value: Any) -> dict[str, Any]:
+    if not isinstance(value, Mapping | None):
+        raise invalid(place, value, "keys with values")
+    return dict(value or {})
+
+
+def _grids(place: str, value: Any) -> list[dict[str, Any]]:
+    if not isinstance(value, Sequence | None) or isinstance(value, str):
+        raise invalid(place, value, "a list of grids")
+    return [_keys(place, grid) for grid in value or [{}]]
 
 
 def _product(lists: Mapping[str, Any], place: str) -> Iterator[dict[str, Any]]:
