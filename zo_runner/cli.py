@@ -76,7 +76,8 @@ def _job(cfg: DictConfig) -> float | None:
     """One job: a single run, or one of a multirun, where a failure is noted and the rest go on."""
     quiet()  # a launcher's worker has not been through main()
     context = HydraConfig.get()
-    overrides = list(context.overrides.task)
+    # As they were typed: an interpolation in one of them may lead nowhere.
+    overrides = list(map(str, OmegaConf.to_container(context.overrides.task, resolve=False) or ()))
     note: dict[str, Any] = {
         "job": context.job.num if context.mode == RunMode.MULTIRUN else 0,
         "overrides": overrides,
