@@ -1,0 +1,229 @@
+"""SIGKILL at random moments and at every write, then the same command again: nothing may differ from a run left alone.
+
+    python -m faults.kills [--kills 200] [--points 0] [--commands 3] [--seed 0] [--json FILE]
+
+A run is killed, begun again by the same command, killed again, and at last let finish. Its journal, metrics, result and
+tensors are then compared with those of a twin that nobody disturbed. Random kills go over all of faults/experiments.py.
+The systematic ones go over every call that writes, renames or removes a file of the run (a write leaves half of its
+text behind); --points N takes N of them, spread evenly, and 0 takes all. --commands counts kills of a real `zo-run`
+process.
+"""
+
+import argparse
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from faults.experiments import LR, NOISE, Experiment, experiments, short
+from faults.report import Part, write
+from faults.sites import killing, watch
+from faults.sittings import Ended, Shared, Sitting, sit
+from faults.twins import differences, leftovers
+from zo_runner import heldout
+from zo_runner.evaluation import Evaluator
+from zo_runner.records import RunDirectory, find_runs
+
+# Kills of one run, before it is let finish.
+_MOST = 6
+
+# What the crash points are put into: an adapter by atoms, every parameter, and a state beside the parameters.
+CRASHED = (
+    short("ar1zo", "budget.queries=16", "budget.eval_every=8", *NOISE),
+    short("mezo", "budget.queries=16", "budget.eval_every=8", "model=pocket_qwen3"),
+    short("lozo_m", "budget.queries=24", "budget.eval_every=8", *LR),
+)
+
+
+def only_run(root: Path) -> Path:
+    """The one finished run below `root`."""
+    (run,) = find_runs(root)
+    return run
+
+
+def resumed(experiment: Experiment, folder: Path, twin: Path, seed: int = 0) -> list[str]:
+    """Let a disturbed run finish; how it differs from its twin.
+
+    Args:
+        experiment: of both.
+        folder: a folder for this experiment alone; the disturbed run is below `folder/run`.
+        twin: root of the undisturbed run.
+        seed: of both.
+    """
+    ended = sit(experiment.at(folder / "run", seed), folder / "log.txt")
+    if ended.code:
+        return [f"{experiment.name}: the resume exits {ended.code}: {ended.said[-800:]}"]
+    return [f"{experiment.name}: {what}" for what in differences(only_run(folder / "run"), only_run(twin))]
+
+
+def undisturbed(experiment: Experiment, folder: Path, seed: int = 0) -> Ended:
+    """The twin, below `folder/twin`.
+
+    Raises:
+        RuntimeError: it fails.
+    """
+    ended = sit(experiment.at(folder / "twin", seed), folder / "twin.txt")
+    if ended.code:
+        raise RuntimeError(f"{experiment.name} exits {ended.code} undisturbed:\n{ended.said}")
+    return ended
+
+
+def random_kills(kills: int, seed: int) -> Part:
+    """At moments drawn evenly from the length of a run."""
+    part, draw = Part("kills at random moments"), random.Random(seed)
+    moments: Counter[str] = Counter()
+    round_seed, runs = 0, 0
+    while part.cases < kills:
+        for experiment in experiments():
+            if part.cases >= kills:
+                break
+            with tempfile.TemporaryDirectory(prefix="zo-kills-") as name:
+                folder = Path(name)
+                length = undisturbed(experiment, folder, round_seed).seconds
+                for _ in range(min(_MOST, kills - part.cases)):
+                    moment = _killed(experiment.at(folder / "run", round_seed), folder, draw.uniform(0, length))
+                    if moment is None:
+                        break
+                    moments[moment] += 1
+                    part.cases += 1
+                part.failures += resumed(experiment, folder, folder / "twin", round_seed)
+                runs += 1
+        round_seed += 1
+    part.counts = {"runs": runs, **{f"killed {moment}": count for moment, count in sorted(moments.items())}}
+    return part
+
+
+def _killed(words: list[str], folder: Path, after: float) -> str | None:
+    """Kill a sitting; where that found it, None if it had ended."""
+    phase = Shared()
+    ended = Sitting(words, folder / "log.txt", lambda: tell_phases(phase)).wait(sends=signal.SIGKILL, after=after)
+    if not ended.killed:
+        return None
+    left = [name for run in (folder / "run").glob("*/*/*/*") for name in leftovers(run)]
+    return f"while {left[0].split('.')[1]} was written" if left else phase.text or "before the first step"
+
+
+def tell_phases(phase: Shared) -> None:
+    """Make this process say what it is at."""
+
+    def says(owner: Any, name: str, during: str, after: str | None) -> None:
+        plain: Callable[..., Any] = getattr(owner, name)
+
+        def telling(*args: Any, **kwargs: Any) -> Any:
+            phase.text = during
+            try:
+                return plain(*args, **kwargs)
+            finally:
+                phase.text = after or during
+
+        setattr(owner, name, telling)
+
+    says(RunDirectory, "append", "while it trained", None)
+    says(Evaluator, "score", "while it evaluated", "while it trained")
+    says(heldout, "keep", "after training", None)
+
+
+def crash_points(points: int, chosen: tuple[Experiment, ...] = CRASHED) -> Part:
+    """At the calls by which a run changes its files: all, or some spread evenly."""
+    part = Part("kills at every write, rename and removal")
+    for experiment in chosen:
+        with tempfile.TemporaryDirectory(prefix="zo-points-") as name:
+            folder = Path(name)
+            count = len(sites_of(experiment, folder))
+            for at in spread(count, points):
+                part.cases += 1
+                part.failures += [f"site {at} of {count}: {what}" for what in crash(experiment, folder, at)]
+        part.counts[experiment.name] = count
+    return part
+
+
+def sites_of(experiment: Experiment, folder: Path) -> list[str]:
+    """Run the twin and name every site."""
+    notes = folder / "sites.txt"
+
+    def note(number: int, kind: str, file: str) -> None:
+        os.write(handle, f"{kind} {Path(file).name}\n".encode())
+
+    handle = os.open(notes, os.O_WRONLY | os.O_CREAT)
+    try:
+        root = folder / "twin"
+        ended = sit(experiment.at(root), folder / "twin.txt", lambda: watch(root, note))
+    finally:
+        os.close(handle)
+    if ended.code:
+        raise RuntimeError(f"{experiment.name} exits {ended.code} undisturbed:\n{ended.said}")
+    return notes.read_text(encoding="utf-8").splitlines()
+
+
+def crash(experiment: Experiment, folder: Path, at: int) -> list[str]:
+    """Kill a fresh run at one site, resume it, and say how it differs from the twin in `folder`."""
+    with tempfile.TemporaryDirectory(dir=folder) as name:
+        own = Path(name)
+        root = own / "run"
+        ended = sit(experiment.at(root), own / "log.txt", lambda: watch(root, killing(at)))
+        if not ended.killed:
+            return [f"{experiment.name}: not reached, exits {ended.code}: {ended.said[-400:]}"]
+        return resumed(experiment, own, folder / "twin")
+
+
+def spread(count: int, points: int) -> Iterator[int]:
+    """Some of 1..count, evenly; all for 0."""
+    if not points or points >= count:
+        yield from range(1, count + 1)
+        return
+    yield from sorted({1 + round(i * (count - 1) / max(points - 1, 1)) for i in range(points)})
+
+
+def commands(kills: int, seed: int) -> Part:
+    """Real processes, from the shell's view."""
+    part, draw = Part("kills of a real zo-run process"), random.Random(seed)
+    experiment = short("ar1zo", "budget.queries=400", *NOISE)
+    with tempfile.TemporaryDirectory(prefix="zo-commands-") as name:
+        folder = Path(name)
+        undisturbed(experiment, folder)
+        command = [sys.executable, "-m", "zo_runner.cli"]
+        start = time.monotonic()
+        subprocess.run([*command, *experiment.at(folder / "timed")], check=True, capture_output=True)
+        length = time.monotonic() - start
+        for _ in range(kills):
+            process = subprocess.Popen([*command, *experiment.at(folder / "run")], stdout=subprocess.DEVNULL)
+            try:
+                process.wait(timeout=draw.uniform(0.4, 1) * length)
+                break
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+                part.cases += 1
+        if kills:
+            part.failures += resumed(experiment, folder, folder / "twin")
+    return part
+
+
+def main() -> None:
+    """Kill, and say what came of it."""
+    parser = argparse.ArgumentParser(prog="python -m faults.kills", description="Kill runs and resume them.")
+    parser.add_argument("--kills", type=int, default=200, help="at random moments")
+    parser.add_argument("--points", type=int, default=0, help="crash points per experiment; 0 for all")
+    parser.add_argument("--commands", type=int, default=3, help="of a real process")
+    parser.add_argument("--seed", type=int, default=0, help="of the moments")
+    parser.add_argument("--json", type=Path, help="where to write what was found")
+    given = parser.parse_args()
+    write(
+        [
+            lambda: random_kills(given.kills, given.seed),
+            lambda: crash_points(given.points),
+            lambda: commands(given.commands, given.seed),
+        ],
+        given.json,
+    )
+
+
+if __name__ == "__main__":
+    main()
