@@ -20,8 +20,9 @@ from zo_runner.evaluation import Evaluator
 from zo_runner.flops import FlopMeter
 from zo_runner.memory import StepMemory
 from zo_runner.methods import AR1ZO, MeZO
-from zo_runner.methods.base import StepReport, ZerothOrder
+from zo_runner.methods.base import Method, ZerothOrder
 from zo_runner.noise import Noise
+from zo_runner.outcome import Taken as Step
 from zo_runner.query import Perturbed
 from zo_runner.train import Trainer
 
@@ -44,13 +45,16 @@ class _Listener:
     def __init__(self) -> None:
         self.losses: list[float] = []
 
-    def stepped(self, report: StepReport, readings: dict[str, float]) -> None:
-        self.losses.append(report.loss)
+    def stepped(self, taken: Step, readings: dict[str, float]) -> None:
+        self.losses.append(taken.report.loss)
 
     def logged(self, event: dict[str, Any]) -> None:
         pass
 
     def improved(self) -> None:
+        pass
+
+    def reached(self, method: Method, state: dict[str, Any]) -> None:
         pass
 
 

@@ -7,6 +7,7 @@ import pytest
 from zo_runner.budget import Budget, Ledger
 from zo_runner.methods.base import StepReport
 from zo_runner.observer import RunObserver
+from zo_runner.outcome import Taken
 from zo_runner.records import RunDirectory
 from zo_runner.tracking import NoTracker
 
@@ -45,7 +46,7 @@ def observer(tmp_path, monkeypatch):
 def test_the_bar_shows_what_was_charged_in_the_unit_of_the_budget(observer, budget, spent, shown):
     watching = observer(Ledger(budget, **spent), Terminal())
     for step in range(2):
-        watching.stepped(StepReport(step, 0.5, (1.0,), 0.1), {})
+        watching.stepped(Taken(StepReport(step, 0.5, (1.0,), 0.1), 0.01), {})
     assert watching.bar.n == shown
     assert watching.bar.total == budget.limit
     assert watching.bar.unit.strip() == budget.unit
@@ -53,6 +54,6 @@ def test_the_bar_shows_what_was_charged_in_the_unit_of_the_budget(observer, budg
 
 def test_without_a_terminal_there_is_no_bar_and_the_journal_is_written(observer, tmp_path):
     watching = observer(Ledger(Budget(queries=4), queries={"train": 2, "calibration": 0, "noise": 0}), io.StringIO())
-    watching.stepped(StepReport(0, 0.5, (1.0,), 0.1), {})
+    watching.stepped(Taken(StepReport(0, 0.5, (1.0,), 0.1), 0.01), {})
     assert watching.bar.disable
     assert (tmp_path / "journal.jsonl").read_text(encoding="utf-8").count("\n") == 1

@@ -6,8 +6,8 @@ import os
 
 import pytest
 
-from zo_runner import records
-from zo_runner.errors import UserError
+from zo_runner import provenance, records
+from zo_runner.errors import Fault, UserError
 from zo_runner.records import SCHEMA, RunDirectory, decode, encode, find_runs, read_lines, read_result, write_atomic
 
 HARD = {"a": [math.inf, -math.inf, {"b": math.nan}], "c": 1.5, "d": None, "e": "text", "f": True, "g": 3}
@@ -30,7 +30,7 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path, monkeypat
     for broken in ("fsync", "replace"):
         with monkeypatch.context() as patch:
             patch.setattr(os, broken, fail)
-            with pytest.raises(OSError, match="disk full"):
+            with pytest.raises(Fault, match=r"^Cannot write .*result.json: disk full\.$"):
                 write_atomic(file, "new")
         assert file.read_text(encoding="utf-8") == "old"
         assert list(tmp_path.iterdir()) == [file]
@@ -70,8 +70,8 @@ def test_tuples_become_lists_and_numbers_stay_numbers():
 def test_every_file_of_a_run_is_strict_json(tmp_path):
     run = RunDirectory(tmp_path / "s0-abc")
     run.start("a: 1\n", {"x": math.inf})
-    run.append("metrics.jsonl", {"zo/fd_snr_db": math.inf, "train/loss": 0.1})
-    run.append("metrics.jsonl", {"zo/fd_snr_db": math.nan})
+    run.log({"zo/fd_snr_db": math.inf, "train/loss": 0.1})
+    run.log({"zo/fd_snr_db": math.nan})
     run.finish({"schema": SCHEMA, "status": "done", "signal": -math.inf})
     for file in run.path.iterdir():
         if file.suffix in (".json", ".jsonl"):
@@ -91,15 +91,15 @@ def test_rows_are_on_disk_as_soon_as_they_are_appended(tmp_path):
     run = RunDirectory(tmp_path / "s0-abc")
     run.start("", {})
     for step in range(3):
-        run.append("journal.jsonl", {"step": step})
-        assert len(list(read_lines(run.path / "journal.jsonl"))) == step + 1
+        run.log({"step": step})
+        assert len(list(read_lines(run.path / "metrics.jsonl"))) == step + 1
     run.close()
 
 
 def test_a_start_removes_what_an_unfinished_run_left_and_nothing_else(tmp_path):
     run = RunDirectory(tmp_path / "s0-abc")
     run.start("first", {})
-    run.append("journal.jsonl", {"step": 0})
+    run.log({"step": 0})
     run.close()
     for folder in ("best", "adapter", "wandb"):
         (run.path / folder / "deep").mkdir(parents=True)
@@ -183,8 +183,8 @@ def test_a_root_that_cannot_be_made_is_refused(tmp_path):
 
 def test_the_environment_names_versions_and_the_command(monkeypatch):
     monkeypatch.setattr("sys.argv", ["/somewhere/bin/zo-run", "rank=4"])
-    found = records.environment()
+    found = provenance.environment()
     assert found["argv"] == ["zo-run", "rank=4"]
     assert found["packages"]["zo-run"]
-    assert set(found["packages"]) <= set(records.PACKAGES)
+    assert set(found["packages"]) <= set(provenance.PACKAGES)
     assert found["started"].endswith("+00:00")

@@ -57,7 +57,7 @@ def test_slope_noise_variance_is_what_noisy_losses_give(eps):
     expected = slope_noise_variance(sigma**2, eps, two_sided=False)
     assert expected == pytest.approx(one_sided.var(), rel=4 * math.sqrt(2 / draws))
     meter = SignalMeter(eps, two_sided=False)
-    meter.add_noise([0.0, sigma * math.sqrt(2)])
+    meter.add_noise(loss_noise_variance([0.0, sigma * math.sqrt(2)]))
     assert meter.noise == pytest.approx(slope_noise_variance(sigma**2, eps, two_sided=False))
 
 
@@ -106,7 +106,7 @@ def test_the_signal_less_the_noise_is_unbiased(true_rms):
     signals, corrected = [], []
     for _ in range(runs):
         meter = SignalMeter(eps, window=5.0)
-        meter.add_noise([0.7 + draw.gauss(0, sigma) for _ in range(4)])
+        meter.add_noise(loss_noise_variance([0.7 + draw.gauss(0, sigma) for _ in range(4)]))
         for _ in range(steps):
             true = draw.choice((-true_rms, true_rms))
             meter.add_slope(true + (draw.gauss(0, sigma) - draw.gauss(0, sigma)) / (2 * eps))
@@ -148,7 +148,7 @@ def test_the_signal_is_a_weighted_mean_of_squares():
 def test_the_meter_says_only_what_has_been_measured():
     meter = SignalMeter(1e-2)
     assert meter.read() == {}
-    meter.add_noise([0.5, 0.6])
+    meter.add_noise(loss_noise_variance([0.5, 0.6]))
     assert meter.read() == {}
     meter.add_slope(3.0)
     assert set(meter.read()) == {"zo/signal", "zo/noise", "zo/fd_snr", "zo/fd_snr_db"}
@@ -161,7 +161,7 @@ def test_noise_is_the_mean_of_the_last_estimates():
     meter = SignalMeter(0.5, noise_window=2)
     meter.add_slope(10.0)
     for gap in (100.0, 2.0, 4.0):  # two losses that far apart have the variance gap^2 / 2
-        meter.add_noise([0.0, gap])
+        meter.add_noise(loss_noise_variance([0.0, gap]))
     sigma2 = (2.0 + 8.0) / 2
     reading = meter.read()
     assert reading["zo/noise"] == pytest.approx(sigma2 / (2 * 0.5**2), rel=1e-12)
@@ -173,7 +173,7 @@ def test_noise_is_the_mean_of_the_last_estimates():
 def test_without_noise_the_ratio_is_infinite_or_undefined(slope, expected):
     meter = SignalMeter(1e-3)
     meter.add_slope(slope)
-    meter.add_noise([0.5] * 8)
+    meter.add_noise(loss_noise_variance([0.5] * 8))
     reading = meter.read()
     assert reading["zo/noise"] == 0.0
     assert same(reading["zo/fd_snr"], expected)
@@ -188,7 +188,7 @@ def atoms_fed(visits, losses=(), window=100.0, num_atoms=4):
     overall = SignalMeter(0.5)
     meters = AtomMeters(num_atoms, overall, window)
     if losses:
-        overall.add_noise(losses)
+        overall.add_noise(loss_noise_variance(losses))
     for k, slope in visits:
         overall.add_slope(slope)
         meters.add_slope(k, slope)

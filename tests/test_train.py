@@ -14,7 +14,8 @@ from zo_runner.evaluation import Score
 from zo_runner.methods import AR1ZO, FOSGD, MeZO
 from zo_runner.noise import Noise
 from zo_runner.order import BatchOrder
-from zo_runner.train import Coverage, Trainer
+from zo_runner.meters import Coverage
+from zo_runner.train import Trainer
 
 SIZE, BATCH = 10, 4
 EXAMPLES = [Encoded((i, i + 1), ((0,), (1,)), (i % 2,)) for i in range(SIZE)]
@@ -36,6 +37,7 @@ class Bowl:
     scores: list = field(default_factory=list)
     seen: list = field(default_factory=list)
     scored: int = 0
+    perturbed: None = None
 
     def batches(self, examples, extra_padding=0):
         return [Rows(examples[:1]), Rows(examples[1:])]
@@ -59,15 +61,19 @@ class Notes:
     steps: list = field(default_factory=list)
     events: list = field(default_factory=list)
     improvements: list = field(default_factory=list)
+    states: list = field(default_factory=list)
 
-    def stepped(self, report, readings):
-        self.steps.append((report, dict(readings)))
+    def stepped(self, taken, readings):
+        self.steps.append((taken.report, dict(readings)))
 
     def logged(self, event):
         self.events.append(event)
 
     def improved(self):
         self.improvements.append(len(self.steps))
+
+    def reached(self, method, state):
+        self.states.append((method.steps, state))
 
     def dev(self):
         return [event["queries"] for event in self.events if "dev/loss" in event]
@@ -209,7 +215,7 @@ class Clock:
 def test_a_budget_of_seconds_overshoots_by_one_step_at_most(seconds, steps, monkeypatch):
     clock = Clock()
     monkeypatch.setattr("zo_runner.budget.time", clock)
-    monkeypatch.setattr("zo_runner.train.time", clock)
+    monkeypatch.setattr("zo_runner.steps.time", clock)
     t = trainer(budget=Budget(seconds=seconds), noise=Noise(repeats=2, every=1), eval_every=2)
     build, loss, score = t.evaluator.batches, t.evaluator.loss, t.evaluator.score
 
@@ -224,7 +230,7 @@ def test_a_budget_of_seconds_overshoots_by_one_step_at_most(seconds, steps, monk
     t.evaluator.batches, t.evaluator.loss, t.evaluator.score = slow(build, 1.0), slow(loss, 1.0), slow(score, 1000.0)
     outcome = t.run()
     assert len(t.observer.steps) == steps
-    assert outcome.step_seconds == [3.0] * steps
+    assert list(outcome.step_seconds) == [3.0] * steps
     assert t.ledger.seconds["train"] == 3.0 * steps < seconds + 3.0
     assert t.ledger.seconds["eval"] == 1000.0 * len(t.observer.dev())
     assert t.ledger.seconds["noise"] == 4.0 * steps

@@ -174,10 +174,9 @@ class Ledger:
         """Add seconds to a phase."""
         self.seconds[phase] += seconds
 
-    def summary(self) -> dict[str, Any]:
-        """The ledger as it enters result.json."""
+    def state(self) -> dict[str, Any]:
+        """What was spent, as JSON holds it and `load` takes it."""
         return {
-            "budget": asdict(self.budget),
             "queries": dict(self.queries),
             "examples": self.examples,
             "tokens": self.tokens,
@@ -185,6 +184,16 @@ class Ledger:
             "evaluated": self.evaluated,
             "seconds": dict(self.seconds),
         }
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Go on from where `state` was taken."""
+        self.queries, self.seconds = dict(state["queries"]), dict(state["seconds"])
+        self.examples, self.tokens = state["examples"], state["tokens"]
+        self.flops, self.evaluated = state["flops"], state["evaluated"]
+
+    def summary(self) -> dict[str, Any]:
+        """The ledger as it enters result.json."""
+        return {"budget": asdict(self.budget), **self.state()}
 
 
 @dataclass(frozen=True)

@@ -18,12 +18,13 @@ from omegaconf.errors import OmegaConfBaseException
 
 from zo_runner import config
 from zo_runner.console import complain, quiet, say
-from zo_runner.errors import UserError, invalid
+from zo_runner.errors import Fault, UserError, invalid
+from zo_runner.interrupts import Terminated, raise_on_sigterm
 from zo_runner.jobs import carry_out, closing_line
 from zo_runner.records import find_runs
 from zo_runner.schema import HOME, PACKAGE
 
-INTERRUPTED = 130
+INTERRUPTED, TERMINATED = 130, 143
 
 # The exit code that the jobs of this process have earned so far.
 _exit_code = 0
@@ -66,7 +67,7 @@ def _job(cfg: DictConfig) -> float | None:
         directory, result = _run(cfg, overrides)
         note["run"] = str(directory) if cfg.job == "train" else None  # what the table at the end compares
         return result.get("objective")
-    except UserError as error:
+    except (UserError, Fault) as error:
         note["error"] = str(error)
     except Exception as error:  # a bug or a fault of one job must not take the others with it
         note["error"] = f"{type(error).__name__}: {error}"
@@ -145,7 +146,11 @@ def _write_table(runs: list[Path], folder: Path) -> bool:
 
 
 def main() -> None:
-    """The console script. Exit codes: 0 done, diverged or cached; 1 bad input or failure; 130 interrupted."""
+    """The console script.
+
+    Exit codes: 0 done, diverged or cached; 1 bad input or failure; 130 interrupted by Ctrl-C, 143 by SIGTERM.
+    """
+    raise_on_sigterm()
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises, and the line is ours to write
     # Hydra's parser takes no overrides on both sides of a flag; a person adds -m wherever the cursor is.
     sys.argv[1:] = sorted(sys.argv[1:], key=lambda word: word not in ("-m", "--multirun"))
@@ -155,10 +160,10 @@ def main() -> None:
         sys.exit(0)
     try:
         _job()
-    except KeyboardInterrupt:
-        complain("interrupted; the same command starts it again")
-        sys.exit(INTERRUPTED)
-    except UserError as error:
+    except KeyboardInterrupt as signal:
+        complain("interrupted; the same command goes on")
+        sys.exit(TERMINATED if isinstance(signal, Terminated) else INTERRUPTED)
+    except (UserError, Fault) as error:
         complain(f"error: {error}")
         _fail()
     except (HydraException, OmegaConfBaseException) as error:

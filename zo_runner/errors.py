@@ -7,6 +7,10 @@ class UserError(ValueError):
     """Bad input. Shown as one line, exit code 1, never a traceback."""
 
 
+class Fault(RuntimeError):
+    """Something outside a run ended it. Shown as one line, exit code 1; the same command goes on once it is mended."""
+
+
 class Diverged(ArithmeticError):
     """The loss is no longer a finite number. The run stops and keeps everything up to here."""
 

@@ -14,7 +14,8 @@ from zo_runner.encoding import join
 from zo_runner.errors import invalid
 from zo_runner.memory import PeakMemory
 from zo_runner.models import Base
-from zo_runner.records import RunDirectory, environment
+from zo_runner.provenance import environment
+from zo_runner.records import RunDirectory
 from zo_runner.seeds import fold_in
 from zo_runner.tasks.base import Example
 

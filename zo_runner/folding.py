@@ -68,7 +68,7 @@ class Folded:
         """Give the layers their own parameters back."""
         self.base.weight = self.weight
         self.pair[0].weight, self.pair[1].weight = self.a_RI, self.b_OR
-        self.versions = self._versions()
+        self.versions = self.current_versions()
 
     def anew(self, atom: int) -> None:
         """Compute the bracket from W, A and B."""
@@ -93,9 +93,10 @@ class Folded:
     @property
     def changed(self) -> bool:
         """Whether A or B was written to more often than by the update of one step."""
-        return any(now - then > 1 for now, then in zip(self._versions(), self.versions, strict=True))
+        return any(now - then > 1 for now, then in zip(self.current_versions(), self.versions, strict=True))
 
-    def _versions(self) -> tuple[int, int]:
+    def current_versions(self) -> tuple[int, int]:
+        """How often A and B were written to."""
         return self.a_RI._version, self.b_OR._version
 
 
@@ -139,6 +140,17 @@ class Fold:
         finally:
             for module in self.modules:
                 module.restore()
+
+    def follow(self, thin: Sequence[Thin]) -> None:
+        """Do what `at` does to the brackets, for a step that is taken again without a forward."""
+        atoms = {u.param: u.left for u in thin if isinstance(u.left, int)}
+        self._update([atoms[module.a_RI] for module in self.modules])
+        for module in self.modules:
+            module.versions = module.current_versions()
+
+    def renew(self) -> None:
+        """Compute the brackets from W, A and B at the next step, so that they follow from nothing else."""
+        self._moves = len(self.modules[0].a_RI)
 
     @staticmethod
     def of_one_atom(thin: Sequence[Thin]) -> list[Thin]:

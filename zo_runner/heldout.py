@@ -13,8 +13,8 @@ from zo_runner import adapters
 from zo_runner.assemble import Parts, assemble
 from zo_runner.budget import Budget, Ledger
 from zo_runner.evaluation import Score
+from zo_runner.outcome import Outcome
 from zo_runner.records import RunDirectory
-from zo_runner.train import Outcome
 
 # Where the last parameters of a fully trained model wait for a test that is read later. An adapter is kept anyway.
 LAST = "last"

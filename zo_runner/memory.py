@@ -146,6 +146,20 @@ class StepMemory:
         held = {id(t.untyped_storage()): t.untyped_storage().nbytes() for t in tensors}
         return {"model": sum(held.values()), "inference": self.inference, "step": self.step}
 
+    def state(self) -> dict[str, int | None]:
+        """What `load` takes."""
+        return {"inference": self.inference, "step": self.step}
+
+    def load(self, state: dict[str, int | None]) -> None:
+        """Take over what an earlier process has measured."""
+        self.inference, self.step = state["inference"], state["step"]
+
+    @contextmanager
+    def of_state(self) -> Iterator[None]:
+        """Count what the block makes as state that a later step finds."""
+        with self._tensors:
+            yield
+
     @contextmanager
     def of_inference(self) -> Iterator[None]:
         """Measure a forward, which is the block."""

@@ -14,7 +14,8 @@ from omegaconf import DictConfig, OmegaConf
 from zo_runner import probe_report
 from zo_runner.assemble import first_prompt, ground, head, tracker_of
 from zo_runner.memory import PeakMemory
-from zo_runner.records import RunDirectory, environment
+from zo_runner.provenance import environment
+from zo_runner.records import RunDirectory
 from zo_runner.signal_study import Study
 
 

@@ -71,6 +71,17 @@ class Perturbed:
         with self.fold.at(thin[0]), self.hooks.at([self.fold.of_one_atom(u) for u in thin], offsets):
             yield
 
+    def follow(self, direction: Direction) -> None:
+        """Keep step with a run whose steps are taken again without a query, so that the next ones round as they did."""
+        thin = thin_of([direction])
+        if self.fold is not None and thin is not None and atoms_of(thin) is not None:
+            self.fold.follow(thin[0])
+
+    def renew(self) -> None:
+        """Let nothing that follows depend on steps before this one, but for the parameters."""
+        if self.fold is not None:
+            self.fold.renew()
+
 
 class Query:
     """The loss of some batches; each point is one query.

@@ -54,6 +54,15 @@ class FollowingRate:
         """
         self._late.append(abs(2 * (mean - middle) / self.eps**2))
 
+    def state(self) -> list[float]:
+        """What `load` takes: |h| of late."""
+        return list(self._late)
+
+    def load(self, state: Sequence[float]) -> None:
+        """Go on from where `state` was taken."""
+        self._late.clear()
+        self._late.extend(state)
+
     @property
     def lr(self) -> float:
         """In parameter units per unit slope."""

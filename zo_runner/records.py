@@ -3,35 +3,34 @@
     runs/<task>/<model>/<method>/s<seed>-<run_id>/
         config.yaml  meta.json        at start
         metrics.jsonl journal.jsonl   appended
+        checkpoint.safetensors        now and then, while the run is under way
         best/ adapter/                on improvement / at the end
         result.json                   last, atomically; a directory without it is unfinished
 
 JSON has no infinity: non-finite floats stand as the strings "inf", "-inf" and "nan", and come back as floats.
 """
 
+import hashlib
 import json
 import math
 import os
 import shutil
-import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator
-from datetime import UTC, datetime
-from importlib import metadata
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TextIO
 
-from zo_runner.errors import UserError
+from zo_runner.errors import Fault, UserError
 
-SCHEMA = 3
-PACKAGES = ("zo-run", "torch", "transformers", "peft", "hydra-core", "omegaconf", "wandb", "numpy")
+SCHEMA = 4
 _NON_FINITE = {"inf": math.inf, "-inf": -math.inf, "nan": math.nan}
 _OWN = (
     "config.yaml",
     "meta.json",
     "metrics.jsonl",
     "journal.jsonl",
+    "checkpoint.safetensors",
     "result.json",
     "error.txt",
     "adapter",
@@ -61,18 +60,47 @@ def decode(value: Any) -> Any:
     return _NON_FINITE.get(value, value) if isinstance(value, str) else value
 
 
-def write_atomic(file: Path, text: str) -> None:
-    """Write `text` so that `file` is either the old one or the whole new one."""
-    handle, name = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.")
+@contextmanager
+def writing(file: Path) -> Iterator[None]:
+    """Let what the system refuses while `file` is written end the run with one line.
+
+    Raises:
+        Fault: the block raised an OSError.
+    """
     try:
-        with os.fdopen(handle, "w", encoding="utf-8") as stream:
-            stream.write(text)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.replace(name, file)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
+        yield
+    except OSError as error:
+        raise Fault(f"Cannot write {file}: {error.strerror or error}.") from error
+
+
+@contextmanager
+def aside(file: Path) -> Iterator[Path]:
+    """A file to write in place of `file`, which it becomes at the end of the block; if that fails, nothing changes.
+
+    Raises:
+        Fault: the system refuses.
+    """
+    with writing(file):
+        handle, name = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.")
+        os.close(handle)
+        try:
+            yield Path(name)
+            os.replace(name, file)
+        except BaseException:
+            Path(name).unlink(missing_ok=True)
+            raise
+
+
+def write_atomic(file: Path, text: str) -> None:
+    """Write `text` so that `file` is either the old one or the whole new one.
+
+    Raises:
+        Fault: the system refuses.
+    """
+    with aside(file) as new, new.open("w", encoding="utf-8") as stream:
+        stream.write(text)
+        stream.flush()
+        os.fsync(stream.fileno())
 
 
 def require_writable(root: Path) -> None:
@@ -102,69 +130,144 @@ class RunDirectory:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.run_id = path.name.rsplit("-", 1)[-1]
-        self._streams: dict[str, TextIO] = {}
+        self._events: TextIO | None = None
 
     def result(self) -> dict[str, Any] | None:
-        """The result of a finished run, None for an unfinished one."""
-        return read_result(self.path / "result.json")
+        """The result of a finished run, None for an unfinished one, and for one of another version.
+
+        Raises:
+            Fault: there is one, and it is not as it was written.
+        """
+        file = self.path / "result.json"
+        result = read_result(file)
+        if result is None and file.exists() and not self._is_of_another_version:
+            raise Fault(f"{file} is cut off or was changed. Move its folder away to make the run again.")
+        return result
+
+    @property
+    def may_be_under_way(self) -> bool:
+        """Whether there is a folder, and not one of another version."""
+        return self.path.is_dir() and not self._is_of_another_version
+
+    def meta(self) -> dict[str, Any]:
+        """What meta.json says; empty if it cannot be read, since no number depends on it."""
+        meta: dict[str, Any] = decode(_read_json(self.path / "meta.json") or {})
+        return meta
 
     def start(self, config_yaml: str, meta: dict[str, Any]) -> None:
         """Begin afresh: remove what an unfinished run left, write config.yaml and meta.json."""
-        self.path.mkdir(parents=True, exist_ok=True)
-        for name in _OWN:
-            target = self.path / name
-            if target.is_dir() and not target.is_symlink():
-                shutil.rmtree(target)
-            else:
-                target.unlink(missing_ok=True)
+        with writing(self.path):
+            self.path.mkdir(parents=True, exist_ok=True)
+            self._tidy(*_OWN)
         write_atomic(self.path / "config.yaml", config_yaml)
+        self.write_meta(meta)
+
+    def go_on(self, events: int) -> int:
+        """Take up a run that was cut off.
+
+        Args:
+            events: lines that metrics.jsonl had when the checkpoint was made.
+
+        Returns:
+            How many it has beyond them, torn ones left out.
+
+        Raises:
+            Fault: it has fewer.
+        """
+        file = self.path / "metrics.jsonl"
+        with writing(self.path):
+            self._tidy("result.json", "error.txt")
+            whole = file.read_bytes().rpartition(b"\n")
+            os.truncate(file, len(whole[0]) + len(whole[1]))
+        found = (whole[0] + whole[1]).count(b"\n")
+        if found < events:
+            raise Fault(f"{file} has {found} lines, and had {events} when the checkpoint beside it was made.")
+        return found - events
+
+    def write_meta(self, meta: dict[str, Any]) -> None:
+        """Write meta.json."""
         write_atomic(self.path / "meta.json", json.dumps(encode(meta), indent=2) + "\n")
 
-    def append(self, name: str, row: dict[str, Any]) -> None:
-        """Add one line to metrics.jsonl or journal.jsonl and flush it."""
-        if name not in self._streams:
-            self._streams[name] = (self.path / name).open("a", encoding="utf-8")
-        stream = self._streams[name]
-        stream.write(json.dumps(encode(row), allow_nan=False) + "\n")
-        stream.flush()
+    def log(self, event: dict[str, Any]) -> None:
+        """Add one line to metrics.jsonl, on its way to disk when this returns."""
+        with writing(self.path / "metrics.jsonl"):
+            if self._events is None:
+                self._events = (self.path / "metrics.jsonl").open("a", encoding="utf-8")
+            self._events.write(json.dumps(encode(event), allow_nan=False) + "\n")
+            self._events.flush()
 
     def replace(self, name: str, write: Any) -> None:
         """Let `write(folder)` fill a new folder and put it in the place of `name`."""
-        aside = Path(tempfile.mkdtemp(dir=self.path, prefix=f".{name}."))
-        try:
-            write(aside)
-            target = self.path / name
-            if target.exists():
-                shutil.rmtree(target)
-            aside.chmod(0o755)
-            os.replace(aside, target)
-        except BaseException:
-            shutil.rmtree(aside, ignore_errors=True)
-            raise
+        with writing(self.path / name):
+            new = Path(tempfile.mkdtemp(dir=self.path, prefix=f".{name}."))
+            try:
+                write(new)
+                _delete(self.path / name)
+                new.chmod(0o755)
+                os.replace(new, self.path / name)
+            except BaseException:
+                shutil.rmtree(new, ignore_errors=True)
+                raise
 
     def remove(self, name: str) -> None:
-        """Remove a folder of the run, if it is there."""
-        shutil.rmtree(self.path / name, ignore_errors=True)
+        """Remove a file or folder of the run, if it is there."""
+        with writing(self.path / name):
+            _delete(self.path / name)
 
     def finish(self, result: dict[str, Any]) -> None:
         """Close the logs and write result.json."""
         self.close()
-        write_atomic(self.path / "result.json", json.dumps(encode(result), indent=2, allow_nan=False) + "\n")
+        plain = json.loads(json.dumps(encode(result), allow_nan=False))
+        text = json.dumps({**plain, "checksum": _checksum(plain)}, indent=2)
+        write_atomic(self.path / "result.json", text + "\n")
 
     def close(self) -> None:
         """Close the logs."""
-        for stream in self._streams.values():
-            stream.close()
-        self._streams.clear()
+        if self._events is not None:
+            self._events.close()
+            self._events = None
+
+    @property
+    def _is_of_another_version(self) -> bool:
+        plain = _read_json(self.path / "result.json")
+        return plain is not None and plain.get("schema") != SCHEMA
+
+    def _tidy(self, *names: str) -> None:
+        """Remove what has these names, and what was being written when a process was killed."""
+        leftovers = tuple(f".{name}." for name in _OWN)
+        for target in list(self.path.iterdir()):
+            if target.name in names or target.name.startswith(leftovers):
+                _delete(target)
+
+
+def _delete(target: Path) -> None:
+    """Remove a file or a folder, if it is there, and of a link the link."""
+    if target.is_dir() and not target.is_symlink():
+        shutil.rmtree(target)
+    else:
+        target.unlink(missing_ok=True)
 
 
 def read_result(file: Path) -> dict[str, Any] | None:
-    """A result.json, None if it is missing or is not a whole one of this schema."""
+    """A result.json, None if it is missing, not as it was written, or of another version."""
+    plain = _read_json(file)
+    if plain is None or plain.get("schema") != SCHEMA or plain.pop("checksum", None) != _checksum(plain):
+        return None
+    result: dict[str, Any] = decode(plain)
+    return result
+
+
+def _read_json(file: Path) -> dict[str, Any] | None:
+    """An object, None where there is none or another kind of value."""
     try:
-        result = decode(json.loads(file.read_text(encoding="utf-8")))
+        value = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
-    return result if isinstance(result, dict) and result.get("schema") == SCHEMA else None
+    return value if isinstance(value, dict) else None
+
+
+def _checksum(plain: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def is_complete(result: dict[str, Any], *, tested: bool) -> bool:
@@ -183,38 +286,3 @@ def find_runs(root: Path) -> Iterator[Path]:
     """Folders below `root` that hold a result.json, in a fixed order."""
     for file in sorted(root.glob("*/*/*/*/result.json")):
         yield file.parent
-
-
-def environment() -> dict[str, Any]:
-    """Where and with what this process runs: versions, command, commit of the source tree."""
-    versions = {}
-    for package in PACKAGES:
-        try:
-            versions[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            continue
-    return {
-        "started": datetime.now(UTC).isoformat(timespec="seconds"),
-        "argv": [Path(sys.argv[0]).name, *sys.argv[1:]],
-        "python": sys.version.split()[0],
-        "platform": sys.platform,
-        "packages": versions,
-        "source": _source(),
-    }
-
-
-def _source() -> dict[str, Any]:
-    """Commit and dirty flag of the checkout that this package is run from; empty for an installed one."""
-    here = Path(__file__).resolve().parent.parent
-    if not (here / ".git").exists():
-        return {}
-    try:
-        commit = _git(here, "rev-parse", "HEAD")
-        return {"commit": commit, "dirty": bool(_git(here, "status", "--porcelain", "--untracked-files=no"))}
-    except (OSError, subprocess.SubprocessError):
-        return {}
-
-
-def _git(folder: Path, *command: str) -> str:
-    done = subprocess.run(["git", "-C", str(folder), *command], capture_output=True, text=True, check=True, timeout=10)
-    return done.stdout.strip()

@@ -7,23 +7,26 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from zo_runner import adapters, heldout
+from zo_runner import adapters, checkpoint, heldout
 from zo_runner.assemble import Parts, assemble, head, tracker_of
 from zo_runner.budget import Budget, Ledger
 from zo_runner.calibration import calibrate
 from zo_runner.calibration_probes import Bench
+from zo_runner.checkpoint import Past, past_of
 from zo_runner.config import calibrates, granted
-from zo_runner.errors import RunWarning, invalid
+from zo_runner.errors import Fault, RunWarning, invalid
 from zo_runner.evaluation import Score
 from zo_runner.flops import FlopMeter
 from zo_runner.memory import PeakMemory, StepMemory
 from zo_runner.methods.base import Method, ZerothOrder
 from zo_runner.noise import Noise
 from zo_runner.observer import RunObserver
+from zo_runner.outcome import Outcome
+from zo_runner.provenance import differences, environment
 from zo_runner.rate import FollowingRate
-from zo_runner.records import RunDirectory, environment, is_complete
+from zo_runner.records import RunDirectory, is_complete, write_atomic
 from zo_runner.schema import AUTO
-from zo_runner.train import Checkpoint, Outcome, Trainer
+from zo_runner.train import Trainer
 
 
 def execute(cfg: DictConfig, known: dict[str, Any], directory: RunDirectory) -> dict[str, Any]:
@@ -44,36 +47,61 @@ def execute(cfg: DictConfig, known: dict[str, Any], directory: RunDirectory) -> 
     started = time.perf_counter()
     memory = PeakMemory()
     parts = assemble(cfg)
+    past = None
+    if cfg.runtime.resume and directory.may_be_under_way:
+        past = past_of(directory.path, directory.run_id, replays=isinstance(parts.method, ZerothOrder))
     flops = FlopMeter(parts.base.model)
     ledger = Ledger(Budget(**granted(cfg)), lambda: flops.total)
     outcome, step_memory = Outcome(), StepMemory()
-    directory.start(OmegaConf.to_yaml(cfg, resolve=True), {**environment(), **parts.facts})
+    meta = {**environment(), **parts.facts}
+    if past is None:
+        directory.start(OmegaConf.to_yaml(cfg, resolve=True), {**meta, "identity": known})
     result: dict[str, Any] = {**_head(cfg, known, directory), "status": "failed", "error": None, "metrics": {}}
     result["tested"] = cfg.runtime.test
     result |= {"metric": parts.evaluator.scoring.metrics[0], "provenance": parts.provenance}
-    observer = _observer(cfg, parts, directory, ledger)
+    observer = _observer(cfg, parts, directory, ledger, past)
+    if past is not None:
+        _take_up(directory, meta, past)
     try:
-        result |= _calibrate(cfg, parts, ledger, observer)
-        outcome = _trainer(cfg, parts, ledger, observer, step_memory, result["calibration"]).run()
+        if past is None:
+            observer.facts = _calibrate(cfg, parts, ledger, observer)
+        result |= observer.facts
+        trainer = _trainer(cfg, parts, ledger, observer, step_memory, result["calibration"])
+        outcome = trainer.outcome
+        trainer.run(past)
         heldout.keep(parts, directory, outcome, tested=cfg.runtime.test)
         test = heldout.read_at_end(parts, directory, ledger, outcome) if cfg.runtime.test else {}
         result |= {"status": outcome.status, "error": outcome.error, "metrics": _metrics(outcome, test)}
     except KeyboardInterrupt:
         result |= {"status": "interrupted"}
         raise
+    except Fault as fault:
+        result |= {"error": str(fault)}
+        raise
     except Exception as error:  # whatever ended the run, its status and the traceback must be on disk
-        (directory.path / "error.txt").write_text(traceback.format_exc(), encoding="utf-8")
+        write_atomic(directory.path / "error.txt", traceback.format_exc())
         result |= {"error": f"{type(error).__name__}: {error}"}
         raise
     finally:
-        result |= _tail(ledger, outcome, time.perf_counter() - started) | memory.facts(*parts.base.devices)
+        total = time.perf_counter() - started + (past.seconds if past else 0.0)
+        result |= _tail(ledger, outcome, total) | memory.facts(*parts.base.devices)
         result |= {"memory_bytes": step_memory.facts(parts.model)}
         observer.close({"status": result["status"], **_flat(result["metrics"])})
         directory.finish(result)
+    directory.remove(checkpoint.NAME)  # nothing is left to go on from
     return result
 
 
-def _observer(cfg: DictConfig, parts: Parts, directory: RunDirectory, ledger: Ledger) -> RunObserver:
+def _take_up(directory: RunDirectory, meta: dict[str, Any], past: Past) -> None:
+    """Note in meta.json that the run goes on here and now, and say what is different."""
+    begun = directory.meta()
+    if differs := ", ".join(differences(begun, meta)):
+        warnings.warn(f"The run began with {differs}: what follows may round differently.", RunWarning, stacklevel=2)
+    at = past.last.row["step"] + 1 if past.last else 0
+    directory.write_meta({**begun, "resumed": [*begun.get("resumed", []), {"step": at, **meta}]})
+
+
+def _observer(cfg: DictConfig, parts: Parts, directory: RunDirectory, ledger: Ledger, past: Past | None) -> RunObserver:
     title = label(cfg)
     return RunObserver(
         directory,
@@ -82,6 +110,7 @@ def _observer(cfg: DictConfig, parts: Parts, directory: RunDirectory, ledger: Le
         title=title,
         ledger=ledger,
         seed=cfg.seeds.direction,
+        past=past,
     )
 
 
@@ -144,6 +173,7 @@ def _trainer(
         noise=_noise(cfg),
         eval_every=cfg.budget.eval_every,
         log_every=cfg.budget.log_every,
+        checkpoint_every=cfg.runtime.checkpoint_every,
         observer=observer,
         memory=memory,
     )
@@ -198,12 +228,7 @@ def _tail(ledger: Ledger, outcome: Outcome, total: float) -> dict[str, Any]:
 
 
 def _metrics(outcome: Outcome, test: dict[str, Score]) -> dict[str, Any]:
-    points: dict[str, Checkpoint | None] = {"zero_shot": outcome.zero_shot, "best": outcome.best, "last": outcome.last}
-    dev = {
-        name: {"step": point.step, "queries": point.queries, **point.score.as_dict()}
-        for name, point in points.items()
-        if point is not None
-    }
+    dev = {name: point.as_dict() for name, point in outcome.dev().items() if point is not None}
     return {"dev": dev, "test": {name: score.as_dict() for name, score in test.items()}}
 
 

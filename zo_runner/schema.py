@@ -127,7 +127,9 @@ class RuntimeConfig:
     """Where and how to run. Only `dtype`, which changes more than the last digits, is part of the run's identity.
 
     Without `test` the test split is left unread; the same command with it reads it later, from the saved parameters.
-    With `device_map` auto the layers are spread over all accelerators. `compile` fuses the model's forward.
+    With `device_map` auto the layers are spread over all accelerators. `compile` fuses the model's forward. With
+    `resume` a run that was cut off goes on, from a checkpoint made every `checkpoint_every` queries (null: with dev
+    evaluations only) and its journal; without, it starts anew.
     """
 
     root: str = "runs"
@@ -139,6 +141,8 @@ class RuntimeConfig:
     evaluation: str = "auto"
     fold: bool | None = None
     test: bool = True
+    resume: bool = True
+    checkpoint_every: int | None = 1000
 
 
 @dataclass

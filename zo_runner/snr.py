@@ -74,6 +74,14 @@ class MeanSquare:
         """The mean square, None before the first value."""
         return self._sum / self._weight if self._weight else None
 
+    def state(self) -> tuple[float, float]:
+        """What `load` takes."""
+        return self._sum, self._weight
+
+    def load(self, state: Sequence[float]) -> None:
+        """Go on from where `state` was taken."""
+        self._sum, self._weight = state
+
 
 class SignalMeter:
     """Running signal and noise of the slopes of a run.
@@ -98,9 +106,9 @@ class SignalMeter:
         """Count one slope."""
         self._square.add(slope)
 
-    def add_noise(self, losses: Sequence[float]) -> None:
-        """Count one set of repeated evaluations of the same batch at the same point."""
-        self._sigma2 = [*self._sigma2, loss_noise_variance(losses)][-self.noise_window :]
+    def add_noise(self, sigma2: float) -> None:
+        """Count one `loss_noise_variance`."""
+        self._sigma2 = [*self._sigma2, sigma2][-self.noise_window :]
 
     @property
     def noise(self) -> float | None:
@@ -112,6 +120,15 @@ class SignalMeter:
     def read(self) -> dict[str, float]:
         """`zo/signal`, and once the noise has been measured `zo/noise`, `zo/fd_snr`, `zo/fd_snr_db`."""
         return _readings(self._square.read(), self.noise)
+
+    def state(self) -> dict[str, Any]:
+        """What `load` takes, as JSON holds it."""
+        return {"square": self._square.state(), "sigma2": self._sigma2}
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Go on from where `state` was taken."""
+        self._square.load(state["square"])
+        self._sigma2 = list(state["sigma2"])
 
 
 class AtomMeters:
@@ -153,6 +170,16 @@ class AtomMeters:
             "zo/atoms/infinite": sum(map(math.isinf, levels)),
             "zo/atoms/unvisited": len(self._squares) - self.visited,
         }
+
+    def state(self) -> dict[str, Any]:
+        """What `load` takes, as JSON holds it."""
+        return {"visited": self.visited, "squares": [square.state() for square in self._squares]}
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Go on from where `state` was taken."""
+        self.visited = state["visited"]
+        for square, saved in zip(self._squares, state["squares"], strict=True):
+            square.load(saved)
 
 
 def _readings(signal: float | None, noise: float | None) -> dict[str, float]:

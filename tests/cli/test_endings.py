@@ -5,19 +5,19 @@ import math
 import pytest
 
 from tests.cli.helpers import SMALL, read_json, read_jsonl, the_run, zo_run
-from zo_runner.train import Trainer
+from zo_runner.steps import Stepper
 
 
 def break_at(monkeypatch, step, error):
     """Let training raise `error` in the given step."""
-    original = Trainer._step
+    original = Stepper.take
 
-    def _step(trainer, *arguments):
-        if trainer.method.steps == step:
+    def take(stepper, *arguments):
+        if stepper.method.steps == step:
             raise error
-        return original(trainer, *arguments)
+        return original(stepper, *arguments)
 
-    monkeypatch.setattr(Trainer, "_step", _step)
+    monkeypatch.setattr(Stepper, "take", take)
 
 
 @pytest.fixture
@@ -25,12 +25,12 @@ def command(tmp_path):
     return *SMALL, "budget.queries=12", "budget.eval_every=6", f"runtime.root={tmp_path}"
 
 
-def test_an_interrupted_run_says_so_and_starts_afresh(command, tmp_path, monkeypatch):
+def test_an_interrupted_run_says_so_and_goes_on(command, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         break_at(patch, 3, KeyboardInterrupt())
         ended = zo_run(*command)
     assert ended.code == 130
-    assert ended.err.splitlines() == ["zo-run: interrupted; the same command starts it again"]
+    assert ended.err.splitlines() == ["zo-run: interrupted; the same command goes on"]
     run = the_run(tmp_path)
     result = read_json(run / "result.json")
     assert (result["status"], result["queries"]["train"]) == ("interrupted", 6)
@@ -45,7 +45,8 @@ def test_an_interrupted_run_says_so_and_starts_afresh(command, tmp_path, monkeyp
     assert read_json(run / "result.json")["status"] == "done"
     assert len(read_jsonl(run / "journal.jsonl")) == 6
     assert not (run / "adapter" / "stale").exists()
-    assert read_jsonl(run / "metrics.jsonl")[0]["step"] == 0
+    (sitting,) = read_json(run / "meta.json")["resumed"]
+    assert sitting["step"] == 3
 
 
 def test_an_interruption_ends_a_multirun(command, tmp_path, monkeypatch):
@@ -91,16 +92,18 @@ def test_a_diverged_run_is_a_result_of_its_own(command, tmp_path):
     assert (run / "result.json").stat().st_mtime_ns == before
 
 
-def test_a_torn_result_does_not_count_as_finished(command, tmp_path):
+@pytest.mark.parametrize("change", [lambda text: text[:-3], lambda text: text.replace('"rank": 8', '"rank": 9')])
+def test_a_result_that_is_not_as_it_was_written_is_refused_by_name(change, command, tmp_path):
     words = (*command, "budget.queries=4")
     assert zo_run(*words).code == 0
     file = the_run(tmp_path) / "result.json"
-    whole = file.read_text(encoding="utf-8")
-    file.write_text(whole[:-3], encoding="utf-8")
+    changed = change(file.read_text(encoding="utf-8"))
+    file.write_text(changed, encoding="utf-8")
     again = zo_run(*words)
-    assert again.code == 0
-    assert "cached" not in again.out
-    assert read_json(file)["status"] == "done"
+    assert again.code == 1
+    reason = "is cut off or was changed. Move its folder away to make the run again."
+    assert again.err.splitlines() == [f"zo-run: error: {file} {reason}"]
+    assert file.read_text(encoding="utf-8") == changed
 
 
 def test_infinite_and_missing_readings_are_told_as_they_are(command, tmp_path):

@@ -1,0 +1,188 @@
+"""A run that was cut off goes on as if it had not been, from wherever it was killed."""
+
+import json
+import re
+import shutil
+
+import pytest
+
+from tests.cli.helpers import SMALL, read_json, read_jsonl, the_run, zo_run
+from tests.conformance.cases import METHODS
+from zo_runner import checkpoint
+from zo_runner.journal import Journal
+from zo_runner.records import RunDirectory
+
+# 12 steps of two queries; dev after 6 of them, a checkpoint after 4 and 8 as well.
+COMMAND = (*SMALL, "budget.queries=24", "budget.eval_every=12", "runtime.checkpoint_every=8", "budget.log_every=2")
+MEASURED = ("seconds", "peak_memory_bytes", "peak_memory_of", "memory_bytes", "checksum")
+
+MORE = {
+    "folded": ("method=ar1zo", "rank=4", "runtime.fold=true"),
+    "folded, in random order": ("method=ar1zo", "rank=8", "method.order=random", "runtime.fold=true"),
+    "written points": ("method=ar1zo", "rank=4", "runtime.evaluation=sequential", "runtime.fold=false"),
+    "a rate that follows": ("method=ar1zo", "rank=2", "method.lr=auto", "calibration.probes=2", "calibration.every=2"),
+    "a budget of tokens": ("method=mezo", "budget.queries=null", "budget.tokens=1500"),
+    "injected noise": ("method=lozo_m", "noise=injected", "noise.every=3"),
+    "another model": ("method=ar1zo", "model=pocket_qwen3"),
+}
+CASES = {name: (f"method={name}",) for name in METHODS} | MORE
+
+
+def left(run):
+    """All that a run leaves but for what clocks and memory say."""
+    result = {key: value for key, value in read_json(run / "result.json").items() if key not in MEASURED}
+    journal = read_jsonl(run / "journal.jsonl")
+    for row in journal:
+        del row["spent"]["seconds"], row["sum"]
+    metrics = read_jsonl(run / "metrics.jsonl")
+    for event in metrics:
+        event.pop("seconds", None)
+    tensors = {file.relative_to(run): file.read_bytes() for file in run.rglob("*.safetensors")}
+    return {"result": result, "journal": journal, "metrics": metrics, **tensors}
+
+
+def differing(run, expected):
+    """What a run left otherwise than it should have."""
+    found = left(run)
+    return {key for key in found.keys() | expected.keys() if found.get(key) != expected.get(key)}
+
+
+def watched(monkeypatch, root, moments):
+    """Copy `root` to `moments`/0, 1, ... before and after whatever is written to a run under way."""
+    count = iter(range(10**6))
+
+    def around(owner, name):
+        original = getattr(owner, name)
+
+        def wrapped(*arguments, **options):
+            shutil.copytree(root, moments / str(next(count)))
+            done = original(*arguments, **options)
+            shutil.copytree(root, moments / str(next(count)))
+            return done
+
+        monkeypatch.setattr(owner, name, wrapped)
+
+    for owner, name in ((Journal, "append"), (RunDirectory, "log"), (RunDirectory, "replace"), (checkpoint, "save")):
+        around(owner, name)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_run_killed_anywhere_ends_as_the_one_that_was_not(case, tmp_path, monkeypatch):
+    words, root, moments = (*COMMAND, *CASES[case]), tmp_path / "runs", tmp_path / "moments"
+    with monkeypatch.context() as patch:
+        watched(patch, root, moments)
+        assert zo_run(*words, f"runtime.root={root}").code == 0
+    expected = left(the_run(root))
+    found = sorted(moments.iterdir(), key=lambda folder: int(folder.name))
+    # Every run at other moments, so that together they try all of them.
+    first = sorted(CASES).index(case) % 12
+    assert len(found) > 12
+    for moment in found[first :: len(found) // 3]:
+        ended = zo_run(*words, f"runtime.root={moment}")
+        assert ended.code == 0, ended.err
+        assert not differing(the_run(moment), expected)
+        assert not (the_run(moment) / checkpoint.NAME).exists()
+
+
+@pytest.fixture
+def cut_off(tmp_path, monkeypatch):
+    """A run of MeZO that was killed after its ninth step, one step after a checkpoint, and what it would have left."""
+    root, moments = tmp_path / "runs", tmp_path / "moments"
+    command = (*COMMAND, "method=mezo")
+    with monkeypatch.context() as patch:
+        watched(patch, root, moments)
+        assert zo_run(*command, f"runtime.root={root}").code == 0
+    for moment in moments.iterdir():
+        run = the_run(moment)
+        if (run / "journal.jsonl").exists() and len(read_jsonl(run / "journal.jsonl")) == 9:
+            return (*command, f"runtime.root={moment}"), run, left(the_run(root))
+    raise AssertionError
+
+
+@pytest.mark.parametrize("torn", [b'{"step": 9, "se', b"\0\0\0\0", b'{"step": 9}\n', b"\n"])
+def test_a_torn_last_line_costs_the_step_that_it_was_of(cut_off, torn):
+    command, run, expected = cut_off
+    with (run / "journal.jsonl").open("ab") as stream:
+        stream.write(torn)
+    assert zo_run(*command).code == 0
+    assert not differing(run, expected)
+
+
+def change_a_slope(lines):
+    row = json.loads(lines[4])
+    row["slopes"] = [row["slopes"][0] * 1.001]
+    return [*lines[:4], json.dumps(row), *lines[5:]]
+
+
+DAMAGES = {
+    "a slope was changed": (change_a_slope, "Line 5 of .*journal.jsonl was changed, or lines before it are missing"),
+    "a line is missing": (lambda lines: lines[:3] + lines[4:], "Line 4 of .* was changed"),
+    "lines change places": (lambda lines: [lines[1], lines[0], *lines[2:]], "Line 1 of .* was changed"),
+    "lines came twice": (lambda lines: [*lines[:3], *lines[2:]], "Line 4 of .* was changed"),
+    "the end is missing": (lambda lines: lines[:5], "ends after 5 steps, the checkpoint beside it was made after 8"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_journal_that_was_changed_is_refused_by_name_and_nothing_is_lost(cut_off, damage):
+    command, run, _ = cut_off
+    change, message = DAMAGES[damage]
+    lines = (run / "journal.jsonl").read_text(encoding="utf-8").splitlines()
+    (run / "journal.jsonl").write_text("\n".join(change(lines)) + "\n", encoding="utf-8")
+    before = {file: file.read_bytes() for file in run.rglob("*") if file.is_file()}
+    ended = zo_run(*command)
+    assert ended.code == 1
+    assert len(ended.err.splitlines()) == 1
+    assert re.search(message, ended.err)
+    assert {file: file.read_bytes() for file in run.rglob("*") if file.is_file()} == before
+
+
+def flipped(content, place):
+    return content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :]
+
+
+@pytest.mark.parametrize(
+    "damaged",
+    [
+        lambda content: content[: len(content) // 2],
+        lambda content: b"",
+        lambda content: flipped(content, -100),
+        lambda content: content.replace(b'\\"steps\\": 8', b'\\"steps\\": 9'),
+    ],
+    ids=["cut off", "empty", "a bit of a parameter", "a number of the state"],
+)
+def test_a_checkpoint_that_was_changed_is_refused_by_name_and_can_be_given_up(cut_off, damaged):
+    command, run, expected = cut_off
+    file = run / checkpoint.NAME
+    content = damaged(file.read_bytes())
+    assert content != file.read_bytes()
+    file.write_bytes(content)
+    ended = zo_run(*command)
+    assert ended.code == 1
+    assert len(ended.err.splitlines()) == 1
+    assert f"{file} cannot be used: " in ended.err
+    assert file.read_bytes() == content
+    assert zo_run(*command, "runtime.resume=false").code == 0
+    assert not differing(run, expected)
+
+
+def test_a_lost_checkpoint_is_named(cut_off):
+    command, run, _ = cut_off
+    (run / checkpoint.NAME).unlink()
+    ended = zo_run(*command)
+    assert ended.code == 1
+    assert "it is missing, and the journal has steps. With runtime.resume=false the run starts anew." in ended.err
+
+
+def test_what_differs_between_two_sittings_is_said_and_kept(cut_off):
+    command, run, expected = cut_off
+    meta = read_json(run / "meta.json")
+    meta["packages"]["torch"] = "1.0"
+    (run / "meta.json").write_text(json.dumps(meta), encoding="utf-8")
+    ended = zo_run(*command)
+    assert ended.code == 0
+    assert "The run began with torch 1.0 (now " in ended.err
+    (sitting,) = read_json(run / "meta.json")["resumed"]
+    assert sitting["step"] == 9
+    assert sitting["packages"]["torch"] != "1.0"
+    assert not differing(run, expected)

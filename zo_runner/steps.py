@@ -1,0 +1,160 @@
+"""Steps of one method on one task, each with what is measured before it; taken for the first time or once more."""
+
+import time
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+
+from zo_runner.batches import Batch
+from zo_runner.budget import Ledger
+from zo_runner.directions import Closure, finite
+from zo_runner.encoding import Encoded
+from zo_runner.evaluation import Evaluator
+from zo_runner.memory import StepMemory
+from zo_runner.methods.base import Method, ZerothOrder
+from zo_runner.noise import Noise
+from zo_runner.order import BatchOrder
+from zo_runner.outcome import Taken
+from zo_runner.rate import FollowingRate
+from zo_runner.snr import loss_noise_variance
+
+
+@dataclass(frozen=True)
+class Coming:
+    """A step that the budget affords and that has not begun.
+
+    Attributes:
+        examples: of its batch.
+        batches: the same as tensors.
+        tokens: non-padding tokens that one query reads.
+        seconds: what it took to build them.
+    """
+
+    examples: Sequence[Encoded]
+    batches: Sequence[Batch]
+    tokens: int
+    seconds: float
+
+
+@dataclass(kw_only=True)
+class Stepper:
+    """Takes steps while the budget pays for them.
+
+    Args:
+        method: the optimiser; its parameters belong to the evaluator's model.
+        evaluator: turns examples into losses.
+        train: training examples.
+        order: which training examples each step sees.
+        ledger: budget and counters.
+        noise: how evaluation noise arises and is measured.
+        rate: chooses the learning rate of every step; None for the method's own.
+        memory: measures what a step takes, the second or a later one, and before it a forward of its batch, whose loss
+            nobody sees.
+    """
+
+    method: Method
+    evaluator: Evaluator
+    train: Sequence[Encoded]
+    order: BatchOrder
+    ledger: Ledger
+    noise: Noise
+    rate: FollowingRate | None = None
+    memory: StepMemory | None = None
+
+    def next_step(self) -> Coming | None:
+        """The next step, or None if the budget cannot pay it: then nothing of it is booked."""
+        queries = self.method.queries_per_step + self._reads_curvature
+        if not self.ledger.affords(queries, tokens=0):
+            return None
+        start = time.perf_counter()
+        examples = [self.train[i] for i in self.order[self.method.steps]]
+        batches = self.evaluator.batches(examples)
+        tokens = sum(batch.tokens for batch in batches)
+        if not self.ledger.affords(queries, tokens=queries * tokens):
+            return None
+        return Coming(examples, batches, tokens, time.perf_counter() - start)
+
+    def take(self, coming: Coming) -> Taken:
+        """Take a step.
+
+        Raises:
+            Diverged: a loss is not finite.
+            RuntimeError: the method made other queries than it declares.
+        """
+        sigma2, step = None, self.method.steps
+        if isinstance(self.method, ZerothOrder) and self.noise.due(step):
+            where = (self.evaluator, self.ledger, coming.examples, step)
+            sigma2 = loss_noise_variance(self.noise.re_evaluations(*where, "measure", step))
+        with self._watched(coming):
+            middle = self._middle(coming)
+            before, seconds = self.ledger.charged, self.ledger.seconds["train"]
+            self.ledger.book("train", coming.seconds)
+            with self.ledger.clock("train"):
+                if self.rate is not None:
+                    self._set_rate(self.rate.lr)
+                self.method.step(self._closure(coming, "train"))
+        spent = self.ledger.charged - before
+        if spent != self.method.queries_per_step or self.method.report is None:
+            declared = self.method.queries_per_step
+            raise RuntimeError(f"{type(self.method).__name__} made {spent} queries in a step and declares {declared}.")
+        return self._taken(Taken(self.method.report, self.ledger.seconds["train"] - seconds, middle, sigma2))
+
+    def take_again(self, row: dict[str, Any]) -> Taken:
+        """Take a step from the journal, without a query.
+
+        Args:
+            row: its line.
+        """
+        assert isinstance(self.method, ZerothOrder)
+        taken = Taken.of_row(row, since=self.ledger.seconds["train"])
+        if self.evaluator.perturbed is not None:
+            self.evaluator.perturbed.follow(self.method.direction(taken.report.step))
+        self._set_rate(taken.report.lr)
+        with nullcontext() if self.memory is None else self.memory.of_state():
+            self.method.replay(taken.report)
+        self.ledger.load(row["spent"])
+        return self._taken(taken)
+
+    def _taken(self, taken: Taken) -> Taken:
+        if self.rate is not None and taken.middle is not None:
+            self.rate.read(taken.middle, taken.report.loss)
+        return taken
+
+    def _set_rate(self, lr: float) -> None:
+        for group in self.method.param_groups:
+            group["lr"] = lr
+
+    def _watched(self, coming: Coming) -> AbstractContextManager[None]:
+        """Measures the memory of this step; of the first one too, since what it makes may stay."""
+        if self.memory is None or self.memory.inference is not None:
+            return nullcontext()
+        if self.method.steps > 0:
+            with self.ledger.clock("eval"), torch.no_grad(), self.memory.of_inference():
+                self.evaluator.loss(*coming.batches)
+        return self.memory.of_step()
+
+    @property
+    def _reads_curvature(self) -> bool:
+        return self.rate is not None and self.rate.due(self.method.steps)
+
+    def _middle(self, coming: Coming) -> float | None:
+        """The loss at theta on the coming batch, where this step reads the curvature; one query of calibration."""
+        if not self._reads_curvature:
+            return None
+        with self.ledger.clock("calibration"), torch.no_grad():
+            return finite(self._closure(coming, "calibration")())
+
+    def _closure(self, coming: Coming, purpose: Literal["train", "calibration"]) -> Closure:
+        loss: Closure = self.evaluator.query(*coming.batches)
+        if not self.method.needs_grad:  # noise is added to what is queried; a gradient would not feel it
+            loss = self.noise.observed(loss, purpose, self.method.steps)
+        return self.ledger.meter(
+            loss,
+            purpose=purpose,
+            examples=len(coming.examples),
+            tokens=coming.tokens,
+            needs_grad=self.method.needs_grad,
+        )
