@@ -1,10 +1,10 @@
 """A disk that fills up: at every write, on a real small file system, and at a limit of the file size.
 
-    python -m faults.disk [--points 0] [--json FILE]
+    python -m faults.disk [--points 1000] [--json FILE]
 
 The run must end with exit 1 and one line that names a file and the reason, leave nothing half-written, and go on by
-the same command once there is space, to the numbers of a run that was never disturbed. --points N takes N of the
-writes, spread evenly, and 0 takes all.
+the same command once there is space, to the numbers of a run that was never disturbed. --points N takes at most N
+of the writes of each run, spread evenly.
 """
 
 import argparse
@@ -13,7 +13,6 @@ import os
 import resource
 import subprocess
 import tempfile
-from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from errno import EFBIG, ENOSPC
@@ -38,7 +37,7 @@ _PAGE = resource.getpagesize()
 
 def at_every_write(points: int, chosen: tuple[Experiment, ...] = FILLED) -> Part:
     """No space from the n-th write on, and at the n-th write alone."""
-    part, answers = Part("disk full at every write"), Counter[str]()
+    part = Part("disk full at every write")
     for experiment in chosen:
         with tempfile.TemporaryDirectory(prefix="zo-disk-") as name:
             folder = Path(name)
@@ -48,10 +47,7 @@ def at_every_write(points: int, chosen: tuple[Experiment, ...] = FILLED) -> Part
                 for until in (None, at + 1):
                     what = f"{'once' if until else 'from'} {sites[at - 1]} ({at} of {len(sites)})"
                     found, answer = _filled(experiment, folder, at, until)
-                    answers[answer] += 1
-                    part.cases += 1
-                    part.failures += [f"{what}: {failure}" for failure in found]
-    part.counts |= answers
+                    part.case([f"{what}: {failure}" for failure in found], answer)
     return part
 
 
@@ -106,8 +102,7 @@ def on_small_file_system() -> Part:
                     found = faulty(ended, root, ENOSPC) if ended.code else []
                     subprocess.run(["mount", "-o", "remount,size=1g", root], check=True)
                     found += resumed(experiment, folder, folder / "twin")
-                part.cases += 1
-                part.failures += [f"{size} bytes, {failure}" for failure in found]
+                part.case([f"{size} bytes, {failure}" for failure in found])
     return part
 
 
@@ -139,8 +134,7 @@ def at_largest_file() -> Part:
                     ended = sit(experiment.at(root), Path(own) / "log.txt", _limited(size))
                     found = faulty(ended, root, EFBIG) if ended.code else []
                     found += resumed(experiment, Path(own), folder / "twin")
-                    part.cases += 1
-                    part.failures += [f"{size} bytes, {failure}" for failure in found]
+                    part.case([f"{size} bytes, {failure}" for failure in found])
     return part
 
 
@@ -151,7 +145,7 @@ def _limited(size: int) -> Callable[[], None]:
 def main() -> None:
     """Fill disks, and say what came of it."""
     parser = argparse.ArgumentParser(prog="python -m faults.disk", description="Fill the disk under a run.")
-    parser.add_argument("--points", type=int, default=0, help="writes per experiment; 0 for all")
+    parser.add_argument("--points", type=int, default=1000, help="writes per experiment, at most")
     parser.add_argument("--json", type=Path, help="where to write what was found")
     given = parser.parse_args()
     write([lambda: at_every_write(given.points), on_small_file_system, at_largest_file], given.json)

@@ -63,13 +63,13 @@ def signals(count: int) -> Part:
                 part.check(ended.code == _CODES[which], f"{which.name}: exits {ended.code}: {ended.said[-600:]!r}")
                 states = [(read_result(file) or {}).get("status") for file in root.glob("*/*/*/*/result.json")]
                 if states != ["interrupted"]:
-                    part.failures.append(f"{which.name}: the results are {states}")
+                    part.fail([f"{which.name}: the results are {states}"])
             if "Traceback" in ended.said:
-                part.failures.append(f"{which.name}: {ended.said[-600:]!r}")
+                part.fail([f"{which.name}: {ended.said[-600:]!r}"])
             moment = "before the run began" if early else "during the run"
             part.counts[f"{which.name} {moment}"] = part.counts.get(f"{which.name} {moment}", 0) + 1
             if part.cases % 4 == 0 or part.cases == count:
-                part.failures += resumed(DISTURBED, folder, folder / "twin")
+                part.fail(resumed(DISTURBED, folder, folder / "twin"))
                 shutil.rmtree(root)
     return part
 
@@ -85,12 +85,12 @@ def together() -> Part:
         ends = [first.wait(), second.wait()]
         part.check([end.code for end in ends] == [0, 0], f"two at once: {ends}")
         part.check(sum("Waiting for it" in end.said for end in ends) == 1, f"nobody waited: {ends}")
-        part.failures += resumed(DISTURBED, folder, folder / "twin")
+        part.fail(resumed(DISTURBED, folder, folder / "twin"))
         shutil.rmtree(folder / "run")
         killed = Sitting(words, folder / "log.txt").wait(sends=signal.SIGKILL, when=_rows(folder / "run", 3))
         part.check(bool(list((folder / "run").glob(".*.lock"))), "the killed process has left no lock to find")
         part.check(killed.killed, "it was not killed")
-        part.failures += resumed(DISTURBED, folder, folder / "twin")
+        part.fail(resumed(DISTURBED, folder, folder / "twin"))
     return part
 
 
@@ -116,22 +116,19 @@ def places() -> Part:
             for place in way:
                 place.chmod(0o555 if place == closed else 0o777)
             ended = sit(DISTURBED.at(root), folder / "log.txt", _nobody)
-            part.cases += 1
             where = closed.relative_to(folder)
-            part.failures += [f"{where} unwritable: {what}" for what in faulty(ended, root, EACCES)]
-        part.failures += resumed(DISTURBED, folder, folder / "twin")
+            part.case([f"{where} unwritable: {what}" for what in faulty(ended, root, EACCES)])
+        part.fail(resumed(DISTURBED, folder, folder / "twin"))
         shutil.rmtree(root)
         with mounted(root, "ro") as refusal:
             if not refusal:
                 ended = sit(DISTURBED.at(root), folder / "log.txt")
-                part.cases += 1
-                part.failures += [f"read-only file system: {what}" for what in faulty(ended, root, EROFS)]
+                part.case([f"read-only file system: {what}" for what in faulty(ended, root, EROFS)])
         for rows in (1, 7, 20):
             sitting = Sitting(DISTURBED.at(root), folder / "log.txt")
-            part.cases += 1
             ended = sitting.wait(sends=signal.SIGCONT, when=_removed(root, rows))
-            part.failures += [f"removed at row {rows}: {what}" for what in faulty(ended, root, ENOENT)]
-            part.failures += resumed(DISTURBED, folder, folder / "twin")
+            part.case([f"removed at row {rows}: {what}" for what in faulty(ended, root, ENOENT)])
+            part.fail(resumed(DISTURBED, folder, folder / "twin"))
             shutil.rmtree(root)
     return part
 
@@ -166,7 +163,7 @@ def clock() -> Part:
         undisturbed(DISTURBED, folder)
         ended = sit(DISTURBED.at(folder / "run"), folder / "log.txt", _turn_back)
         part.check(ended.code == 0, f"exits {ended.code}: {ended.said[-600:]!r}")
-        part.failures += resumed(DISTURBED, folder, folder / "twin")
+        part.fail(resumed(DISTURBED, folder, folder / "twin"))
     return part
 
 
@@ -199,7 +196,7 @@ def memory() -> Part:
                 shutil.rmtree(folder / "run", ignore_errors=True)
                 if root.exists():
                     root.rename(folder / "run")
-                part.failures += resumed(experiment, folder, folder / "twin")
+                part.fail(resumed(experiment, folder, folder / "twin"))
     return part
 
 

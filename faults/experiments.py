@@ -22,8 +22,8 @@ SHORT = (
     "budget.log_every=3",
     # "runtime.checkpoint_every=7",
 )
-QUERIES = "budget.queries=72"
-TOKENS = ("budget.queries=null", "budget.tokens=2000")
+QUERIES = "budget.queries=56"
+TOKENS = ("budget.queries=null", "budget.tokens=1200")
 
 # What varies besides the method; each belongs to some methods only.
 NOISE = ("noise=injected", "noise.every=4", "noise.repeats=3")

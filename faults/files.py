@@ -12,7 +12,6 @@ import json
 import shutil
 import signal
 import tempfile
-from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -129,11 +128,7 @@ def _given_again(part: Part, experiment: Experiment, folder: Path, run: Path, wh
         ended = sit(experiment.at(root), Path(name) / "log.txt")
         (twin,) = (folder / "twin").glob("*/*/*/*")
         found, answer = _answer(ended, disturbed, twin, file)
-    part.cases += 1
-    counts: Counter[str] = Counter(part.counts)
-    counts[f"{file} {answer}"] += 1
-    part.counts = dict(counts)
-    part.failures += [f"{experiment.name}, {what}: {failure}" for failure in found]
+    part.case([f"{experiment.name}, {what}: {failure}" for failure in found], f"{file} {answer}")
 
 
 def _answer(ended: Ended, run: Path, twin: Path, file: str) -> tuple[list[str], str]:
@@ -165,9 +160,7 @@ def of_a_finished_run() -> Part:
                 found, answer = _answer(ended, run, twin, "result.json")
                 if changed != data and answer == "made good" and ended.said.split(";")[1] != said.split(";")[1]:
                     found.append(f"says {ended.said!r}")
-            part.cases += 1
-            part.counts[answer] = part.counts.get(answer, 0) + 1
-            part.failures += [f"result.json {what}: {failure}" for failure in found]
+            part.case([f"result.json {what}: {failure}" for failure in found], answer)
     return part
 
 

@@ -1,12 +1,12 @@
 """SIGKILL at random moments and at every write, then the same command again: nothing may differ from a run left alone.
 
-    python -m faults.kills [--kills 200] [--points 0] [--commands 3] [--seed 0] [--json FILE]
+    python -m faults.kills [--kills 200] [--points 1000] [--commands 3] [--seed 0] [--json FILE]
 
 A run is killed, begun again by the same command, killed again, and at last let finish. Its journal, metrics, result and
 tensors are then compared with those of a twin that nobody disturbed. Random kills go over all of faults/experiments.py.
 The systematic ones go over every call that writes, renames or removes a file of the run (a write leaves half of its
-text behind); --points N takes N of them, spread evenly, and 0 takes all. --commands counts kills of a real `zo-run`
-process.
+text behind); --points N takes at most N of them in each of three runs, spread evenly. --commands counts kills of a
+real `zo-run` process. Each may be 0.
 """
 
 import argparse
@@ -17,7 +17,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -78,8 +77,7 @@ def undisturbed(experiment: Experiment, folder: Path, seed: int = 0) -> Ended:
 def random_kills(kills: int, seed: int) -> Part:
     """At moments drawn evenly from the length of a run."""
     part, draw = Part("kills at random moments"), random.Random(seed)
-    moments: Counter[str] = Counter()
-    round_seed, runs = 0, 0
+    round_seed = runs = 0
     while part.cases < kills:
         for experiment in experiments():
             if part.cases >= kills:
@@ -91,12 +89,12 @@ def random_kills(kills: int, seed: int) -> Part:
                     moment = _killed(experiment.at(folder / "run", round_seed), folder, draw.uniform(0, length))
                     if moment is None:
                         break
-                    moments[moment] += 1
-                    part.cases += 1
-                part.failures += resumed(experiment, folder, folder / "twin", round_seed)
+                    part.case([], f"killed {moment}")
+                part.fail(resumed(experiment, folder, folder / "twin", round_seed))
                 runs += 1
+                print(f"{part.cases} kills of {runs} runs", file=sys.stderr, flush=True)
         round_seed += 1
-    part.counts = {"runs": runs, **{f"killed {moment}": count for moment, count in sorted(moments.items())}}
+    part.counts["runs"] = runs
     return part
 
 
@@ -131,15 +129,14 @@ def tell_phases(phase: Shared) -> None:
 
 
 def crash_points(points: int, chosen: tuple[Experiment, ...] = CRASHED) -> Part:
-    """At the calls by which a run changes its files: all, or some spread evenly."""
+    """At the calls by which a run changes its files: at most so many, spread evenly."""
     part = Part("kills at every write, rename and removal")
     for experiment in chosen:
         with tempfile.TemporaryDirectory(prefix="zo-points-") as name:
             folder = Path(name)
             count = len(sites_of(experiment, folder))
             for at in spread(count, points):
-                part.cases += 1
-                part.failures += [f"site {at} of {count}: {what}" for what in crash(experiment, folder, at)]
+                part.case([f"site {at} of {count}: {what}" for what in crash(experiment, folder, at)])
         part.counts[experiment.name] = count
     return part
 
@@ -174,8 +171,8 @@ def crash(experiment: Experiment, folder: Path, at: int) -> list[str]:
 
 
 def spread(count: int, points: int) -> Iterator[int]:
-    """Some of 1..count, evenly; all for 0."""
-    if not points or points >= count:
+    """At most `points` of 1..count, evenly."""
+    if points >= count:
         yield from range(1, count + 1)
         return
     yield from sorted({1 + round(i * (count - 1) / max(points - 1, 1)) for i in range(points)})
@@ -202,7 +199,7 @@ def commands(kills: int, seed: int) -> Part:
                 process.wait()
                 part.cases += 1
         if kills:
-            part.failures += resumed(experiment, folder, folder / "twin")
+            part.fail(resumed(experiment, folder, folder / "twin"))
     return part
 
 
@@ -210,17 +207,18 @@ def main() -> None:
     """Kill, and say what came of it."""
     parser = argparse.ArgumentParser(prog="python -m faults.kills", description="Kill runs and resume them.")
     parser.add_argument("--kills", type=int, default=200, help="at random moments")
-    parser.add_argument("--points", type=int, default=0, help="crash points per experiment; 0 for all")
+    parser.add_argument("--points", type=int, default=1000, help="crash points per experiment, at most")
     parser.add_argument("--commands", type=int, default=3, help="of a real process")
     parser.add_argument("--seed", type=int, default=0, help="of the moments")
     parser.add_argument("--json", type=Path, help="where to write what was found")
     given = parser.parse_args()
+    parts: list[Callable[[], Part]] = [
+        lambda: random_kills(given.kills, given.seed),
+        lambda: crash_points(given.points),
+        lambda: commands(given.commands, given.seed),
+    ]
     write(
-        [
-            lambda: random_kills(given.kills, given.seed),
-            lambda: crash_points(given.points),
-            lambda: commands(given.commands, given.seed),
-        ],
+        [part for part, wanted in zip(parts, (given.kills, given.points, given.commands), strict=True) if wanted],
         given.json,
     )
 

@@ -33,9 +33,20 @@ class Part:
 
     def check(self, holds: bool, what: str) -> None:
         """Count a case; note it if it failed."""
+        self.case([] if holds else [what])
+
+    def case(self, failures: Sequence[str], counted: str = "") -> None:
+        """Count a case, under a name if it has one, and note how it failed."""
         self.cases += 1
-        if not holds:
-            self.failures.append(what)
+        if counted:
+            self.counts[counted] = self.counts.get(counted, 0) + 1
+        self.fail(failures)
+
+    def fail(self, failures: Sequence[str]) -> None:
+        """Note failures, and say them at once."""
+        self.failures += failures
+        for failure in failures:
+            print(f"FAILED {self.name}: {failure}", file=sys.stderr, flush=True)
 
 
 def write(parts: Sequence[Callable[[], Part | list[Part]]], file: Path | None) -> None:
@@ -65,6 +76,4 @@ def _show(part: Part) -> None:
         print(f"  {key}: {value}")
     if part.skipped:
         print(f"  skipped: {part.skipped}")
-    for failure in part.failures:
-        print(f"  FAILED {failure}")
     sys.stdout.flush()

@@ -1,7 +1,8 @@
 """One command in a process of its own, forked from a parent that has imported everything: a second instead of ten.
 
-A parent has imported torch and the runner and has computed nothing. A child calls the command line's own `main`, and
-the parent sees what a shell would see: an exit code, or the signal that ended it, and what was said.
+A parent has imported torch and the runner, has composed the configuration and has computed nothing. A child calls the
+command line's own `main`, and the parent sees what a shell would see: an exit code, or the signal that ended it, and
+what was said.
 """
 
 import mmap
@@ -12,16 +13,25 @@ import time
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 os.environ |= {"HF_HUB_OFFLINE": "1", "WANDB_MODE": "offline", "OMP_NUM_THREADS": "1"}
 
 import torch
-from hydra.core.global_hydra import GlobalHydra
+import transformers.models.opt.modeling_opt
+import transformers.models.qwen3.modeling_qwen3  # noqa: F401  # what a child would import first, and the other one
+from hydra import compose, initialize_config_dir
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf, open_dict
 
 from zo_runner import cli, run
+from zo_runner.schema import HOME
 
 torch.set_num_threads(1)
+
+# Keys that change no other: they are set after a configuration has been composed, which takes half a second.
+_LATE = ("runtime.root", "seed")
 
 # Seconds after which a sitting hangs.
 PATIENCE = 300.0
@@ -69,12 +79,13 @@ class Sitting:
     """
 
     def __init__(self, words: Sequence[str], log: Path, prepare: Callable[[], None] | None = None) -> None:
-        assert run is not None  # what a child would import first
+        assert run is not None  # likewise
+        cfg = configured(words)
         self.log, self.start = log, time.monotonic()
         log.write_bytes(b"")
         self.pid = os.fork()
         if self.pid == 0:
-            _command(words, log, prepare)
+            _command(cfg, words, log, prepare)
 
     def ended(self) -> int | None:
         """The exit code, minus the signal, or None while it runs."""
@@ -127,7 +138,22 @@ class Shared:
         self._bytes[: 1 + len(raw)] = bytes([len(raw)]) + raw
 
 
-def _command(words: Sequence[str], log: Path, prepare: Callable[[], None] | None) -> None:
+def configured(words: Sequence[str]) -> DictConfig:
+    """The configuration of a command line, with Hydra's own part."""
+    late = dict(word.split("=", 1) for word in words if word.split("=")[0] in _LATE)
+    cfg = _composed(tuple(word for word in words if word.split("=")[0] not in _LATE)).copy()
+    for key, value in late.items():
+        OmegaConf.update(cfg, key, value)
+    return cfg
+
+
+@cache
+def _composed(words: tuple[str, ...]) -> DictConfig:
+    with initialize_config_dir(version_base="1.3", config_dir=str(HOME / "conf")):
+        return compose("run", list(words), return_hydra_config=True)
+
+
+def _command(cfg: DictConfig, words: Sequence[str], log: Path, prepare: Callable[[], None] | None) -> None:
     """The child: never returns."""
     code = _BROKEN
     try:
@@ -139,10 +165,14 @@ def _command(words: Sequence[str], log: Path, prepare: Callable[[], None] | None
         os.dup2(handle, 2)
         sys.stdout = os.fdopen(1, "w", encoding="utf-8", closefd=False)
         sys.stderr = os.fdopen(2, "w", encoding="utf-8", closefd=False)
-        GlobalHydra.instance().clear()
+        HydraConfig.instance().set_config(cfg)
+        with open_dict(cfg):
+            del cfg["hydra"]
+        job = cli._job.__wrapped__  # what Hydra would call with the configuration
+        cli._job = lambda: job(cfg)
+        sys.argv = ["zo-run", *words]
         if prepare is not None:
             prepare()
-        sys.argv = ["zo-run", *words]
         cli.main()
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else int(end.code is not None)

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from zo_runner.errors import RunWarning
+from zo_runner.records import writing
 
 # A look at a lock takes it for an instant, so one refusal is not the last word.
 _TRIES, _PAUSE = 5, 0.02
@@ -34,11 +35,13 @@ def hold(file: Path) -> Iterator[None]:
 
     Raises:
         Busy: it is held elsewhere; the message says by whom.
+        Fault: it cannot be written.
     """
     handle = _acquire(file)
     try:
-        os.ftruncate(handle, 0)
-        os.write(handle, f"process {os.getpid()} on {socket.gethostname()}".encode())
+        with writing(file):
+            os.ftruncate(handle, 0)
+            os.write(handle, f"process {os.getpid()} on {socket.gethostname()}".encode())
         yield
     finally:
         file.unlink(missing_ok=True)  # before it is freed: nobody can hold it at this moment
@@ -59,7 +62,8 @@ def is_held(file: Path) -> bool:
 
 def _acquire(file: Path) -> int:
     for attempt in range(_TRIES):
-        handle = os.open(file, os.O_RDWR | os.O_CREAT, 0o644)
+        with writing(file):
+            handle = os.open(file, os.O_RDWR | os.O_CREAT, 0o644)
         if _locked(handle):
             if _is_at(handle, file):
                 return handle
