@@ -13,7 +13,7 @@ import pytest
 
 from tests.made_results import hole, put, result
 from zo_runner import tables
-from zo_runner.records import SCHEMA, RunDirectory, decode, encode, find_runs, read_result
+from zo_runner.records import SCHEMA, RunDirectory, decode, find_runs, read_result
 from zo_runner.tables import Protocol
 
 HONEST = (0.5, 0.6, 0.7)

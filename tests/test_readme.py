@@ -61,6 +61,11 @@ def test_command_runs(command: str, folder: Path, monkeypatch: pytest.MonkeyPatc
         assert run([*SMOKE, *POCKET], monkeypatch) == 0
         assert run(words, monkeypatch) == 0
         assert (folder / "runs" / "table.md").is_file()
+    elif "job=replay" in words:
+        assert run([*SMOKE, *POCKET], monkeypatch) == 0
+        (made,) = (folder / "runs").glob("*/*/*/*/result.json")
+        assert run([word.replace("DIR", str(made.parent)) for word in words], monkeypatch) == 0
+        assert (made.parent / "replay" / "step-2" / "adapter_model.safetensors").is_file()
     elif "job=report" in words or "sweep.dry_run=true" in words:
         assert run([*words, "tracker=none"], monkeypatch) == 0
     elif any(word.startswith(("model=opt", "model=qwen3")) for word in words):

@@ -11,10 +11,10 @@ import torch
 from zo_runner.budget import Budget, Ledger
 from zo_runner.encoding import Encoded
 from zo_runner.evaluation import Score
+from zo_runner.meters import Coverage
 from zo_runner.methods import AR1ZO, FOSGD, MeZO
 from zo_runner.noise import Noise
 from zo_runner.order import BatchOrder
-from zo_runner.meters import Coverage
 from zo_runner.train import Trainer
 
 SIZE, BATCH = 10, 4

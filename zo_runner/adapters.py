@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model
+from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict
 from peft.tuners.lora import LoraLayer
 from safetensors.torch import load_file
 from transformers import PreTrainedModel
@@ -115,6 +115,11 @@ def save(model: PreTrainedModel | PeftModel, folder: Path) -> None:
         model.save_pretrained(str(folder), save_embedding_layers=False)
     else:
         model.save_pretrained(str(folder))
+
+
+def named_tensors(model: PreTrainedModel | PeftModel) -> dict[str, torch.Tensor]:
+    """What `save` writes, under the names in its files; of tied tensors it writes one."""
+    return get_peft_model_state_dict(model) if isinstance(model, PeftModel) else model.state_dict()
 
 
 def load(model: PreTrainedModel, folder: Path, key: str) -> PeftModel:

@@ -147,7 +147,7 @@ def assemble(cfg: DictConfig) -> Parts:
     """
     on = ground(cfg)
     train = on.encoder.encode(on.splits.train, "train")
-    model, groups = _model_and_groups(cfg, on.base)
+    model, groups = model_and_groups(cfg, on.base)
     method = method_of(cfg, groups, cfg.seeds.direction)
     if method.needs_grad and on.scoring.loss == "f1":
         raise invalid("method", cfg.method.name, "a zeroth-order method for task.loss=f1, which has no gradient")
@@ -233,7 +233,8 @@ def tracker_of(cfg: DictConfig, folder: Path, title: str) -> Tracker:
     )
 
 
-def _model_and_groups(cfg: DictConfig, base: Base) -> tuple[Any, list[dict[str, Any]]]:
+def model_and_groups(cfg: DictConfig, base: Base) -> tuple[Any, list[dict[str, Any]]]:
+    """The model that is trained, the base or PEFT's wrapper around it, and its parameters for a method."""
     if cfg.method.trains != "adapter":
         return base.model, adapters.dense_groups(base.model)
     model = adapters.attach_lora(

@@ -91,10 +91,26 @@ def _run(cfg: DictConfig, overrides: list[str]) -> tuple[Path | None, dict[str, 
         config.check(cfg)
         _rebuild_table(cfg, overrides)
         return None, {}
+    if cfg.job == "replay":
+        _replay(cfg)
+        return None, {}
     chosen = {override.split("=")[0].lstrip("+~") for override in overrides}
     path, result, cached = carry_out(cfg, chosen, wait=True)
     say(closing_line(result, path, cached=cached))
     return path, result
+
+
+def _replay(cfg: DictConfig) -> None:
+    """`job=replay run=DIR step=N`: the parameters of a run after a step, from its journal."""
+    config.check(cfg)
+    if cfg.run is None:
+        raise UserError("job=replay needs a run: zo-run job=replay run=DIR step=N.")
+    from zo_runner.replay import replay
+
+    replayed = replay(Path(cfg.run), cfg.step, device=cfg.runtime.device, threads=cfg.runtime.threads)
+    if replayed.differs:
+        complain(f"warning: the run began with {', '.join(replayed.differs)}: last bits can differ")
+    say(str(replayed))
 
 
 def _report(cfg: DictConfig, overrides: list[str]) -> None:

@@ -58,6 +58,10 @@ def check(cfg: DictConfig) -> None:
         raise invalid("alpha", cfg.alpha, "a finite number > 0")
     if not (math.isfinite(cfg.noise.std) and cfg.noise.std >= 0):
         raise invalid("noise.std", cfg.noise.std, "a finite number >= 0")
+    if cfg.runtime.checkpoint_every is not None:
+        _at_least(cfg, "runtime.checkpoint_every", 1)
+    if cfg.step is not None:
+        _at_least(cfg, "step", 0)
     for key, options in (
         ("job", JOBS),
         ("model.bos", ("native", "mezo")),

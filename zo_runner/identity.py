@@ -37,6 +37,8 @@ def identify(cfg: DictConfig) -> dict[str, Any]:
     if cfg.job == "probe":
         return _identity_of_probe(cfg, known)
     for key in (
+        "run",
+        "step",
         "job",
         "tracker",
         "seed",
@@ -71,6 +73,19 @@ def _identity_of_probe(cfg: DictConfig, known: dict[str, Any]) -> dict[str, Any]
     method = known["method"] if cfg.probe.steps else {"eps": known["method"]["eps"]}
     targets, noise = known["adapter"]["target_modules"], known["noise"]
     return {**kept, "method": method, "targets": targets, "noise": {key: noise[key] for key in ("std", "repeats")}}
+
+
+def identify_model(cfg: DictConfig) -> dict[str, Any]:
+    """The part of an identity that names the base model.
+
+    Raises:
+        UserError: a path that leads nowhere.
+    """
+    node = OmegaConf.to_container(cfg.model, resolve=True)
+    assert isinstance(node, dict)
+    known = {str(key): value for key, value in node.items()}
+    _identify_path(known, "model")
+    return known
 
 
 def run_id(known: dict[str, Any]) -> str:

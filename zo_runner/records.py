@@ -36,6 +36,7 @@ _OWN = (
     "adapter",
     "best",
     "last",
+    "replay",
     "wandb",
 )
 
@@ -197,14 +198,16 @@ class RunDirectory:
             self._events.flush()
 
     def replace(self, name: str, write: Any) -> None:
-        """Let `write(folder)` fill a new folder and put it in the place of `name`."""
-        with writing(self.path / name):
-            new = Path(tempfile.mkdtemp(dir=self.path, prefix=f".{name}."))
+        """Let `write(folder)` fill a new folder and put it in the place of `name`, which may lie in a folder."""
+        target = self.path / name
+        with writing(target):
+            target.parent.mkdir(exist_ok=True)
+            new = Path(tempfile.mkdtemp(dir=self.path, prefix=f".{Path(name).parts[0]}."))
             try:
                 write(new)
-                _delete(self.path / name)
+                _delete(target)
                 new.chmod(0o755)
-                os.replace(new, self.path / name)
+                os.replace(new, target)
             except BaseException:
                 shutil.rmtree(new, ignore_errors=True)
                 raise

@@ -12,7 +12,7 @@ PACKAGE = Path(__file__).resolve().parent
 # In a wheel conf/ and sweeps/ lie inside the package, in a checkout beside it.
 HOME = PACKAGE if (PACKAGE / "conf").is_dir() else PACKAGE.parent
 
-JOBS = ("train", "evaluate", "probe", "table", "report")
+JOBS = ("train", "evaluate", "probe", "table", "report", "replay")
 DTYPES = ("float32", "bfloat16", "float16")
 SCALINGS = ("canonical", "rslora", "topology")
 ATOMS = ("one", "all")
@@ -167,9 +167,14 @@ class SweepConfig:
 
 @dataclass
 class RunConfig:
-    """Everything a run is. `method` and `task` are open nodes whose YAML lists every argument."""
+    """Everything a run is. `method` and `task` are open nodes whose YAML lists every argument.
+
+    `run` and `step` are of `job=replay`: the folder of a run, and after how many of its steps.
+    """
 
     job: str = "train"
+    run: str | None = None
+    step: int | None = None
     model: ModelConfig = field(default_factory=ModelConfig)
     task: dict[str, Any] = field(default_factory=dict)
     method: dict[str, Any] = field(default_factory=dict)

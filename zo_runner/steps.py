@@ -113,10 +113,14 @@ class Stepper:
         if self.evaluator.perturbed is not None:
             self.evaluator.perturbed.follow(self.method.direction(taken.report.step))
         self._set_rate(taken.report.lr)
-        with nullcontext() if self.memory is None else self.memory.of_state():
+        with self._counting_state():
             self.method.replay(taken.report)
         self.ledger.load(row["spent"])
         return self._taken(taken)
+
+    def _counting_state(self) -> AbstractContextManager[None]:
+        """What the block makes counts as state that a later step finds."""
+        return nullcontext() if self.memory is None else self.memory.of_state()
 
     def _taken(self, taken: Taken) -> Taken:
         if self.rate is not None and taken.middle is not None:

@@ -3,7 +3,6 @@
 import math
 import statistics
 from collections.abc import Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -113,7 +112,7 @@ class Trainer(Stepper):
         self._keep()
 
     def _go_on(self, past: Past) -> None:
-        with nullcontext() if self.memory is None else self.memory.of_state():
+        with self._counting_state():
             past.restore(self.method)
         self._load(past.state["trainer"])
         self._evaluate_if_due()

@@ -5,6 +5,8 @@ import math
 import pytest
 
 from tests.cli.helpers import SMALL, read_json, read_jsonl, the_run, zo_run
+from zo_runner import checkpoint
+from zo_runner.interrupts import Terminated
 from zo_runner.steps import Stepper
 
 
@@ -25,16 +27,18 @@ def command(tmp_path):
     return *SMALL, "budget.queries=12", "budget.eval_every=6", f"runtime.root={tmp_path}"
 
 
-def test_an_interrupted_run_says_so_and_goes_on(command, tmp_path, monkeypatch):
+@pytest.mark.parametrize(("signal", "code"), [(KeyboardInterrupt(), 130), (Terminated(), 143)])
+def test_an_interrupted_run_says_so_and_goes_on(signal, code, command, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
-        break_at(patch, 3, KeyboardInterrupt())
+        break_at(patch, 3, signal)
         ended = zo_run(*command)
-    assert ended.code == 130
+    assert ended.code == code
     assert ended.err.splitlines() == ["zo-run: interrupted; the same command goes on"]
     run = the_run(tmp_path)
     result = read_json(run / "result.json")
     assert (result["status"], result["queries"]["train"]) == ("interrupted", 6)
     assert len(read_jsonl(run / "journal.jsonl")) == 3
+    assert checkpoint.load(run / checkpoint.NAME)[0]["steps"] == 3
 
     (run / "adapter").mkdir()
     (run / "adapter" / "stale").touch()

@@ -5,9 +5,10 @@ import re
 import shutil
 
 import pytest
+from safetensors.torch import load_file
 
 from tests.cli.helpers import SMALL, read_json, read_jsonl, the_run, zo_run
-from tests.conformance.cases import METHODS
+from tests.conformance.cases import METHODS, build
 from zo_runner import checkpoint
 from zo_runner.journal import Journal
 from zo_runner.records import RunDirectory
@@ -25,6 +26,7 @@ MORE = {
     "injected noise": ("method=lozo_m", "noise=injected", "noise.every=3"),
     "another model": ("method=ar1zo", "model=pocket_qwen3"),
 }
+FIRST_ORDER = {name for name, node in METHODS.items() if build(node).func.needs_grad}
 CASES = {name: (f"method={name}",) for name in METHODS} | MORE
 
 
@@ -66,8 +68,18 @@ def watched(monkeypatch, root, moments):
         around(owner, name)
 
 
+def replays_bit_for_bit(run):
+    """Whether job=replay finds the parameters that were the best on dev."""
+    best = read_json(run / "result.json")["metrics"]["dev"]["best"]["step"]
+    replayed = zo_run("job=replay", f"run={run}", f"step={best}")
+    (weights,) = (run / "best").glob("*.safetensors")
+    again, first = (load_file(folder / weights.name) for folder in (run / "replay" / f"step-{best}", run / "best"))
+    same = again.keys() == first.keys() and all(again[name].equal(first[name]) for name in first)
+    return same and "; bit for bit what best/ holds; " in replayed.out and replayed.err == ""
+
+
 @pytest.mark.parametrize("case", CASES)
-def test_a_run_killed_anywhere_ends_as_the_one_that_was_not(case, tmp_path, monkeypatch):
+def test_a_run_killed_anywhere_ends_as_the_one_that_was_not_and_its_journal_has_the_way(case, tmp_path, monkeypatch):
     words, root, moments = (*COMMAND, *CASES[case]), tmp_path / "runs", tmp_path / "moments"
     with monkeypatch.context() as patch:
         watched(patch, root, moments)
@@ -82,6 +94,7 @@ def test_a_run_killed_anywhere_ends_as_the_one_that_was_not(case, tmp_path, monk
         assert ended.code == 0, ended.err
         assert not differing(the_run(moment), expected)
         assert not (the_run(moment) / checkpoint.NAME).exists()
+    assert case in FIRST_ORDER or replays_bit_for_bit(the_run(root))
 
 
 @pytest.fixture
