@@ -7,6 +7,7 @@ run that was never disturbed.
 """
 
 import argparse
+import ctypes
 import os
 import random
 import resource
@@ -30,7 +31,7 @@ DISTURBED = short("ar1zo", "budget.queries=120", *NOISE)
 # What a shell makes of a signal: the exit code of a program that ends because of it.
 _CODES = {signal.SIGINT: 130, signal.SIGTERM: 143}
 
-_NOBODY = 65534
+_CAPABILITY_VERSION, _CAP_DAC = 0x20080522, 0b110
 
 # The address space that a run is left beyond what it holds when it begins, in MiB.
 _SPARE = (0, 8, 32, 64, 128)
@@ -112,10 +113,13 @@ def places() -> Part:
         run = root / inside
         run.mkdir(parents=True)
         way = [root, *(place for place in run.parents if root in place.parents), run]
-        for closed in (root, run.parent, run):
+        for closed in (root, run, run.parent):
             for place in way:
                 place.chmod(0o555 if place == closed else 0o777)
-            ended = sit(DISTURBED.at(root), folder / "log.txt", _nobody)
+            if closed == run.parent:
+                way.remove(run)
+                run.rmdir()
+            ended = sit(DISTURBED.at(root), folder / "log.txt", _bound)
             where = closed.relative_to(folder)
             part.case([f"{where} unwritable: {what}" for what in faulty(ended, root, EACCES)])
         part.fail(resumed(DISTURBED, folder, folder / "twin"))
@@ -133,11 +137,17 @@ def places() -> Part:
     return part
 
 
-def _nobody() -> None:
-    """Be somebody whom permissions bind."""
+def _bound() -> None:
+    """Be somebody whom permissions bind: root without CAP_DAC_OVERRIDE, and without CAP_DAC_READ_SEARCH."""
     if os.getuid() == 0:
-        os.setgid(_NOBODY)
-        os.setuid(_NOBODY)
+        header = (ctypes.c_uint32 * 2)(_CAPABILITY_VERSION, 0)
+        sets = (ctypes.c_uint32 * 6)()  # effective, permitted and inheritable, of the lower 32 and of the upper
+        libc = ctypes.CDLL(None, use_errno=True)
+        if libc.capget(header, sets):
+            raise OSError(ctypes.get_errno(), "capget")
+        sets[0] &= ~_CAP_DAC
+        if libc.capset(header, sets):
+            raise OSError(ctypes.get_errno(), "capset")
 
 
 def _removed(root: Path, rows: int) -> Callable[[], bool]:

@@ -28,7 +28,8 @@ from faults.sittings import Ended, Shared, Sitting, sit
 from faults.twins import differences, leftovers
 from zo_runner import heldout
 from zo_runner.evaluation import Evaluator
-from zo_runner.records import RunDirectory, find_runs
+from zo_runner.journal import Journal
+from zo_runner.records import find_runs
 
 # Kills of one run, before it is let finish.
 _MOST = 6
@@ -99,9 +100,15 @@ def random_kills(kills: int, seed: int) -> Part:
 
 
 def _killed(words: list[str], folder: Path, after: float) -> str | None:
-    """Kill a sitting; where that found it, None if it had ended."""
+    """Kill a sitting; where that found it, None if it had ended.
+
+    Raises:
+        RuntimeError: it had failed.
+    """
     phase = Shared()
     ended = Sitting(words, folder / "log.txt", lambda: tell_phases(phase)).wait(sends=signal.SIGKILL, after=after)
+    if ended.code > 0:
+        raise RuntimeError(f"exits {ended.code}:\n{ended.said}")
     if not ended.killed:
         return None
     left = [name for run in (folder / "run").glob("*/*/*/*") for name in leftovers(run)]
@@ -123,7 +130,7 @@ def tell_phases(phase: Shared) -> None:
 
         setattr(owner, name, telling)
 
-    says(RunDirectory, "append", "while it trained", None)
+    says(Journal, "append", "while it trained", None)
     says(Evaluator, "score", "while it evaluated", "while it trained")
     says(heldout, "keep", "after training", None)
 

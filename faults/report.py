@@ -1,6 +1,7 @@
 """What a part of the fault suite found."""
 
 import json
+import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -56,6 +57,7 @@ def write(parts: Sequence[Callable[[], Part | list[Part]]], file: Path | None) -
         parts: in order; each makes one part, or several at once.
         file: gets all of it as JSON.
     """
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that what was begun is cleaned up
     made = []
     for carry_out in parts:
         start = time.monotonic()

@@ -173,6 +173,18 @@ def killing(at: int) -> Act:
     return act
 
 
+def killing_where(kind: str, start: str) -> Act:
+    """Die at the first site of a kind whose file's name begins so; as `killing`."""
+
+    def act(number: int, at: str, file: str) -> None:
+        if at == kind and os.path.basename(file).startswith(start):
+            if kind == "write":
+                raise Torn
+            die()
+
+    return act
+
+
 def full(since: int, until: int | None = None) -> Act:
     """No space left on the device since the site of that number (until the one before `until`)."""
 

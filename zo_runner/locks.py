@@ -62,8 +62,7 @@ def is_held(file: Path) -> bool:
 
 def _acquire(file: Path) -> int:
     for attempt in range(_TRIES):
-        with writing(file):
-            handle = os.open(file, os.O_RDWR | os.O_CREAT, 0o644)
+        handle = os.open(file, os.O_RDWR | os.O_CREAT, 0o644)
         if _locked(handle):
             if _is_at(handle, file):
                 return handle

@@ -17,7 +17,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -216,6 +216,13 @@ class RunDirectory:
         """Remove a file or folder of the run, if it is there."""
         with writing(self.path / name):
             _delete(self.path / name)
+
+    def tidy_up(self, result: dict[str, Any]) -> None:
+        """Remove what a finished run needs no more, where a process that was killed as it ended has left it."""
+        for name in ("checkpoint.safetensors", *(["last"] if result.get("tested") else [])):
+            if (self.path / name).exists():
+                with suppress(Fault):  # a result can be read where nothing can be written
+                    self.remove(name)
 
     def finish(self, result: dict[str, Any]) -> None:
         """Close the logs and write result.json."""
