@@ -20,7 +20,8 @@ from benchmarks.rounding import Rounding, roundings
 from benchmarks.settings import pocket, real
 from zo_runner.assets import ASSETS
 from zo_runner.errors import UserError, invalid
-from zo_runner.records import encode, write_atomic
+from zo_runner.records import encode
+from zo_runner.writing import write_atomic
 
 
 def main() -> None:

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from zo_runner.records import write_atomic
+from zo_runner.writing import write_atomic
 
 
 @dataclass

@@ -4,9 +4,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import yaml
 from safetensors.numpy import load_file
 
-from zo_runner.records import encode, read_lines, read_result
+from zo_runner.records import RunDirectory, encode, read_lines, read_result
 
 # What a clock or a machine decides, and checksums of it.
 FREE = {"seconds", "sum", "memory_bytes", "peak_memory_bytes", "peak_memory_of"}
@@ -32,6 +33,7 @@ def differences(run: Path, twin: Path) -> list[str]:
             found.append(f"{name}: {len(rows)} rows, {len(expected)} expected")
         for number, (row, other) in enumerate(zip(rows, expected, strict=False), 1):
             found += [f"{name} row {number}: {what}" for what in unequal(row, other)]
+    found += _described(run, twin)
     result, expected_result = (read_result(folder / "result.json") for folder in (run, twin))
     found += [f"result.json: {what}" for what in unequal(result, expected_result)]
     for name in TENSORS:
@@ -40,6 +42,22 @@ def differences(run: Path, twin: Path) -> list[str]:
     found += [f"{name} should not be there" for name in sorted(present - expected_files)]
     found += [f"{name} is missing" for name in sorted(expected_files - present)]
     return found
+
+
+def _described(run: Path, twin: Path) -> Iterator[str]:
+    """What differs in config.yaml but for the place of the run, and in what meta.json says that the run is."""
+    configs: list[Any] = []
+    for folder in (run, twin):
+        try:
+            configs.append(yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8")))
+        except (OSError, yaml.YAMLError) as error:
+            yield f"config.yaml cannot be read: {error}"
+            return
+        if isinstance(configs[-1], dict):
+            configs[-1].get("runtime", {}).pop("root", None)
+    yield from (f"config.yaml: {what}" for what in unequal(*configs))
+    identities = [RunDirectory(folder).meta().get("identity") for folder in (run, twin)]
+    yield from (f"meta.json: {what}" for what in unequal(*identities))
 
 
 def leftovers(run: Path) -> list[str]:

@@ -9,6 +9,9 @@ from hydra.plugins.config_source import ConfigResult, ConfigSource
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
+from zo_runner import plain_yaml
+from zo_runner.config import check_texts
+from zo_runner.errors import invalid
 from zo_runner.schema import HOME
 
 
@@ -25,9 +28,13 @@ class SweepSource(ConfigSource):
         return "sweeps"
 
     def load_config(self, config_path: str) -> ConfigResult:
-        """The YAML of a sweep, which is called as its file is."""
+        """The YAML of a sweep, which is called as its file is. It says what a sweep is, and nothing to Hydra."""
         file = (HOME / config_path).with_suffix(".yaml")
-        node = OmegaConf.merge({"sweep": {"name": file.stem}}, OmegaConf.load(file))
+        values = plain_yaml.read(file)
+        if set(values) != {"sweep"} or not isinstance(values["sweep"], dict):
+            raise invalid(str(file), sorted(values), "a file with one key, sweep")
+        check_texts(values)
+        node = OmegaConf.create({"sweep": {**values["sweep"], "name": file.stem}})
         return ConfigResult(self.provider, self.full_path(), node, header={"package": "_global_"})
 
     def available(self) -> bool:

@@ -174,31 +174,6 @@ def test_a_changed_block_of_a_large_file_is_noticed_at_both_ends(tmp_path):
 # build
 
 
-@pytest.mark.parametrize("target", ["os.system", "builtins.eval", "zo_runner_.x", "torch.load", "zo_runner", 3])
-@pytest.mark.parametrize("depth", ["top", "in a dict", "in a list"])
-def test_build_refuses_targets_outside_the_package_and_torch_optim(tmp_path, target, depth):
-    proof = tmp_path / "proof"
-    inner = {"_target_": target, "command": f"touch {proof}"}
-    outer = {"_target_": "zo_runner.methods.MeZO", "_partial_": True, "lr": 0.1, "eps": 0.1}
-    node = {
-        "top": {**inner, "_partial_": True},
-        "in a dict": {**outer, "extra": {"deep": inner}},
-        "in a list": {**outer, "extra": [[inner]]},
-    }[depth]
-    with pytest.raises(UserError, match=re.escape(f"Invalid _target_: {target!r}. Must be a name below zo_runner.")):
-        config.build(OmegaConf.create(node))
-    assert not proof.exists()
-
-
-def test_build_does_not_reach_other_modules_through_the_names_that_ours_import(tmp_path):
-    made = tmp_path / "made"
-    inner = {"_target_": "zo_runner.records.os.makedirs", "name": str(made)}
-    outer = {"_target_": "zo_runner.methods.MeZO", "_partial_": True, "lr": 0.1, "eps": 0.1}
-    with pytest.raises(UserError, match=r"Invalid _target_: 'zo_runner\.records\.os\.makedirs'"):
-        config.build({**outer, "extra": inner})
-    assert not made.exists()
-
-
 def test_build_binds_the_arguments_and_leaves_out_the_description():
     bound = config.build(configure("method=ar1zo", "method.lr=0.5", "method.eps=0.25").method)
     assert bound.keywords == {"atoms": "one", "order": "cyclic", "offsets": "shared", "lr": 0.5, "eps": 0.25}
@@ -218,7 +193,7 @@ def test_build_binds_the_arguments_and_leaves_out_the_description():
         ("noise.repeats", 1, "1", "0, or at least 2 to estimate a variance"),
         *(("alpha", value, str(float(value)), "a finite number > 0") for value in (0, -1, "inf", "nan")),
         *(("noise.std", value, str(float(value)), "a finite number >= 0") for value in (-0.5, "inf", "nan")),
-        ("job", "tarin", "'tarin'", "one of evaluate, probe, report, table, train"),
+        ("job", "tarin", "'tarin'", "one of evaluate, probe, replay, report, table, train"),
         ("runtime.device_map", "balanced", "'balanced'", "null, or auto"),
         ("runtime.dtype", "float64", "'float64'", "one of bfloat16, float16, float32"),
         ("runtime.evaluation", "fast", "'fast'", "one of auto, batched, sequential"),

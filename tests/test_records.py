@@ -8,7 +8,8 @@ import pytest
 
 from zo_runner import provenance, records
 from zo_runner.errors import Fault, UserError
-from zo_runner.records import SCHEMA, RunDirectory, decode, encode, find_runs, read_lines, read_result, write_atomic
+from zo_runner.records import SCHEMA, RunDirectory, decode, encode, find_runs, read_lines, read_result
+from zo_runner.writing import write_atomic
 
 HARD = {"a": [math.inf, -math.inf, {"b": math.nan}], "c": 1.5, "d": None, "e": "text", "f": True, "g": 3}
 

@@ -270,7 +270,7 @@ def test_a_key_in_an_assignment_goes_and_the_rest_stays():
         render(empty(notes=["WANDB_API_KEY=0123456789abcdef is set", "package wandb 0.31 and a hash " + "b" * 40]))
     ).text
     assert "0123456789abcdef" not in said
-    assert "WANDB_API_KEY[removed] is set" in said
+    assert "WANDB_API_KEY=[removed] is set" in said
     assert "package wandb 0.31 and a hash " + "b" * 40 in said
 
 

@@ -4,7 +4,9 @@ import json
 import math
 import socket
 import struct
+import threading
 import warnings
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 import wandb
@@ -207,6 +209,7 @@ def test_without_a_key_a_run_is_recorded_offline(calls, tmp_path):
     (options,) = calls
     assert (options["mode"], options["dir"]) == ("offline", str(tmp_path))
     assert {key: options[key] for key in OPTIONS} == OPTIONS
+    assert options["settings"].finish_timeout == tracking.FINISH_TIMEOUT_SECONDS
 
 
 @pytest.mark.parametrize("where", ["environment", "netrc"])
@@ -320,6 +323,95 @@ def test_a_fault_on_the_way_warns_once_and_stays_silent(broken, calls, tmp_path,
         made.finish({})
         made.finish({})
     assert [str(w.message) for w in caught] == ["W&B stopped recording (service died); metrics.jsonl goes on"]
+
+
+@pytest.mark.parametrize("error", [SystemExit(-9), ConnectionResetError("Connection lost")])
+def test_what_wandb_raises_when_it_is_let_go_ends_nothing(error, calls, tmp_path, monkeypatch):
+    def teardown():
+        raise error
+
+    monkeypatch.setattr(wandb, "teardown", teardown)
+    monkeypatch.setattr(FakeRun, "log", lambda *_: 1 / 0)
+    with pytest.warns(RunWarning, match="division by zero"):
+        tracker(tmp_path).log({"step": 1})
+
+
+class Server(BaseHTTPRequestHandler):
+    """As much of W&B as it takes to begin a run; `mode` says how it answers."""
+
+    mode = "well"
+    end = threading.Event()
+
+    def do_POST(self):
+        query = self.rfile.read(int(self.headers["Content-Length"])).decode()
+        if self.mode == "never":
+            self.end.wait(30)
+            return
+        data = {}
+        if "upsertBucket" in query:
+            project = {"name": "p", "entity": {"name": "e"}}
+            data = {"upsertBucket": {"bucket": {"id": "i", "name": "n", "project": project}, "inserted": True}}
+        elif "createRunFiles" in query:
+            data = {"createRunFiles": {"runID": "i", "uploadHeaders": [], "files": []}}
+        answer = json.dumps({"data": data}).encode()
+        self.send_response(500 if self.mode == "500" else 200)
+        self.send_header("Content-Length", str(len(answer)))
+        self.end_headers()
+        self.wfile.write(answer)
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture
+def server(monkeypatch):
+    """A W&B on this machine, where a key is configured and nobody is waited for."""
+    wandb.teardown()
+    monkeypatch.setattr(tracking, "INIT_TIMEOUT_SECONDS", 1)
+    monkeypatch.setattr(tracking, "FINISH_TIMEOUT_SECONDS", 1)
+    monkeypatch.setattr(Server, "end", threading.Event())
+    with ThreadingHTTPServer(("127.0.0.1", 0), Server) as listening:
+        listening.daemon_threads = True
+        thread = threading.Thread(target=listening.serve_forever, args=(0.05,))
+        thread.start()
+        monkeypatch.setenv("WANDB_BASE_URL", f"http://127.0.0.1:{listening.server_port}")
+        monkeypatch.setenv("WANDB_API_KEY", KEY)
+        monkeypatch.delenv("WANDB_MODE")
+        yield listening
+        Server.end.set()
+        listening.shutdown()
+        thread.join()
+    wandb.teardown()
+
+
+@pytest.mark.parametrize("fault", ["500", "never", "refused"])
+def test_a_server_that_does_not_serve_costs_one_warning(fault, server, tmp_path, monkeypatch, capfd):
+    monkeypatch.setattr(Server, "mode", fault)
+    if fault == "refused":
+        server.socket.close()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", RunWarning)
+        made = tracker(tmp_path)
+        made.log({"step": 3})
+        made.finish({"status": "done"})
+    (warning,) = [str(w.message) for w in caught if w.category is RunWarning]
+    assert warning.startswith("W&B cannot be reached (")
+    assert list(tmp_path.glob("wandb/offline-run-*/run-*.wandb"))
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("fault", ["500", "never"])
+def test_a_server_that_stops_serving_on_the_way_is_not_waited_for(fault, server, tmp_path, monkeypatch, capfd):
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", RunWarning)
+        made = tracker(tmp_path)
+        made.log({"step": 0})
+        monkeypatch.setattr(Server, "mode", fault)
+        made.log({"step": 1})
+        made.finish({"status": "done"})
+    messages = [str(w.message) for w in caught if w.category is RunWarning]
+    assert messages == ["W&B stopped recording (Timed out finishing run.); metrics.jsonl goes on"]
+    assert capfd.readouterr() == ("", "")
 
 
 def test_a_run_survives_a_tracker_that_dies(tmp_path, monkeypatch):

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict
+from peft import LoraConfig, PeftConfig, PeftModel, get_peft_model, get_peft_model_state_dict
 from peft.tuners.lora import LoraLayer
 from safetensors.torch import load_file
 from transformers import PreTrainedModel
@@ -19,8 +19,10 @@ from transformers import PreTrainedModel
 from zo_runner.atoms import lora_alpha
 from zo_runner.errors import UserError, invalid
 from zo_runner.seeds import generator
+from zo_runner.shortage import is_shortage
 
 NAME = "default"
+WEIGHTS = "adapter_model.safetensors"
 
 
 def attach_lora(
@@ -133,9 +135,17 @@ def load(model: PreTrainedModel, folder: Path, key: str) -> PeftModel:
     Raises:
         UserError: no adapter, or one of another model.
     """
+    # Without this file PEFT would take one in pickle format, or ask the Hub.
+    if not (folder / WEIGHTS).is_file():
+        raise invalid(key, str(folder), f"an adapter with its weights in {WEIGHTS}; pickle files are not read")
     try:
-        loaded = PeftModel.from_pretrained(model, str(folder))
+        config = PeftConfig.from_pretrained(str(folder))
+        if type(config) is not LoraConfig:  # others fetch further adapters, or build extensions
+            raise ValueError(f"{config.peft_type} and not LoRA")
+        loaded = PeftModel.from_pretrained(model, str(folder), config=config)
     except (OSError, ValueError, RuntimeError, KeyError) as error:
+        if is_shortage(error):
+            raise
         reason = str(error).strip().splitlines()[0]
         raise invalid(key, str(folder), f"an adapter of this model ({reason})") from None
     loaded.requires_grad_(False)
@@ -145,13 +155,13 @@ def load(model: PreTrainedModel, folder: Path, key: str) -> PeftModel:
 def restore(model: PreTrainedModel | PeftModel, folder: Path) -> None:
     """Read back what `save` wrote, into the model it came from, bit for bit."""
     if isinstance(model, PeftModel):
-        stored = load_file(str(folder / "adapter_model.safetensors"))
+        stored = load_file(str(folder / WEIGHTS))
         groups = {f"base_model.model.{group['name']}": group["params"] for group in lora_groups(model)}
         for name, (a_RI, b_OR) in groups.items():
             a_RI.data.copy_(stored[f"{name}.lora_A.weight"])
             b_OR.data.copy_(stored[f"{name}.lora_B.weight"])
         return
-    loaded = type(model).from_pretrained(str(folder), dtype=model.dtype).state_dict()
+    loaded = type(model).from_pretrained(str(folder), dtype=model.dtype, use_safetensors=True).state_dict()
     with torch.no_grad():
         for name, tensor in model.state_dict().items():
             tensor.copy_(loaded[name])

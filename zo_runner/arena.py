@@ -7,7 +7,6 @@ share a folder, and ends in the same table.
 
 import hashlib
 import time
-import traceback
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -21,8 +20,8 @@ from hydra.core.override_parser.types import OverrideType
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from zo_runner import config, standings
-from zo_runner.console import complain, quiet, say
-from zo_runner.errors import UserError
+from zo_runner.console import complain, quiet, say, trace
+from zo_runner.errors import Fault, UserError
 from zo_runner.identity import identify, run_folder, run_id
 from zo_runner.jobs import carry_out, closing_line
 from zo_runner.locks import Busy, is_held, lock_file
@@ -256,6 +255,8 @@ def arena_of(cfg: DictConfig, words: Sequence[str]) -> Arena:
         UserError: a bad sweep.
     """
     standings.check(cfg.sweep)
+    config.check_name("sweep.name", cfg.sweep.name)
+    config.check_name("scale", cfg.scale)
     given: dict[str, list[Any]] = {}
     for override in OverridesParser.create().parse_overrides(list(words)):
         key = override.get_key_element()
@@ -278,10 +279,10 @@ def run_job(cfg: DictConfig) -> str | None:
         say(closing_line(result, path, cached=cached))
     except Busy:
         return _BUSY
-    except UserError as error:
+    except (UserError, Fault) as error:
         complain(f"error: {error}")
     except Exception:  # a bug or a fault of one run must not take the others with it
-        traceback.print_exc()
+        trace()
     return None
 
 

@@ -20,6 +20,7 @@ from zo_runner.query import Perturbed
 from zo_runner.records import SCHEMA, RunDirectory
 from zo_runner.schema import AUTO
 from zo_runner.seeds import fold_in
+from zo_runner.shortage import shortage_told
 from zo_runner.tasks.base import Scoring, Splits, Task
 from zo_runner.tracking import NoTracker, Tracker, WandbTracker
 
@@ -112,16 +113,17 @@ def ground(cfg: DictConfig) -> Ground:
     device = pick_device(cfg.runtime.device)
     # Layers on several devices are bound to them by hooks, which copies of the modules would share.
     load = lend_base if cfg.runtime.device_map is None else load_base
-    base = load(
-        cfg.model.path,
-        revision=cfg.model.revision,
-        embedded=cfg.model.embedded,
-        bos=cfg.model.bos,
-        trust_remote_code=cfg.model.trust_remote_code,
-        device=device,
-        dtype=cfg.runtime.dtype,
-        device_map=cfg.runtime.device_map,
-    )
+    with shortage_told(cfg, lambda: "load"):
+        base = load(
+            cfg.model.path,
+            revision=cfg.model.revision,
+            embedded=cfg.model.embedded,
+            bos=cfg.model.bos,
+            trust_remote_code=cfg.model.trust_remote_code,
+            device=device,
+            dtype=cfg.runtime.dtype,
+            device_map=cfg.runtime.device_map,
+        )
     threads = set_threads(base.model, cfg.runtime.threads)
     if cfg.runtime.compile:
         compile_forward(base.model)

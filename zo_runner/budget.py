@@ -79,6 +79,7 @@ class Ledger:
         flops: estimated floating-point operations of charged queries.
         evaluated: examples scored for dev and test, never charged.
         seconds: wall clock by phase.
+        phase: what the clock runs for; it stays where a block broke off.
     """
 
     budget: Budget
@@ -89,6 +90,7 @@ class Ledger:
     flops: float = 0.0
     evaluated: int = 0
     seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(PHASES, 0.0))
+    phase: Phase | None = None
 
     @property
     def charged(self) -> int:
@@ -164,9 +166,10 @@ class Ledger:
     @contextmanager
     def clock(self, phase: Phase) -> Iterator[None]:
         """Book the wall clock of a block to `phase`."""
-        start = time.perf_counter()
+        start, self.phase = time.perf_counter(), phase
         try:
             yield
+            self.phase = None
         finally:
             self.book(phase, time.perf_counter() - start)
 

@@ -22,7 +22,8 @@ from zo_runner import journal
 from zo_runner.errors import Fault
 from zo_runner.journal import Line
 from zo_runner.methods.base import Method
-from zo_runner.records import aside, decode, encode
+from zo_runner.records import decode, encode
+from zo_runner.writing import aside
 
 NAME = "checkpoint.safetensors"
 

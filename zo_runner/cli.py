@@ -4,7 +4,6 @@ import json
 import os
 import re
 import sys
-import traceback
 from pathlib import Path
 from typing import Any
 
@@ -15,16 +14,22 @@ from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
-from zo_runner import config
-from zo_runner.console import complain, quiet, say
+from zo_runner import config, credentials, plain_yaml
+from zo_runner.console import complain, quiet, say, trace
+from zo_runner.credentials import redacted
 from zo_runner.errors import Fault, UserError, invalid
 from zo_runner.interrupts import Terminated, raise_on_sigterm
 from zo_runner.jobs import carry_out, closing_line
 from zo_runner.records import find_runs
+from zo_runner.rows import read
 from zo_runner.schema import HOME, PACKAGE
 
 INTERRUPTED, TERMINATED = 130, 143
+
+# More digits than Python takes for a number, which Hydra does not expect.
+_ENDLESS = re.compile(r"\d{4300}")
 
 # The exit code that the jobs of this process have earned so far.
 _exit_code = 0
@@ -71,11 +76,11 @@ def _job(cfg: DictConfig) -> float | None:
         note["error"] = str(error)
     except Exception as error:  # a bug or a fault of one job must not take the others with it
         note["error"] = f"{type(error).__name__}: {error}"
-        traceback.print_exc()
+        trace()
     finally:
         if context.mode == RunMode.MULTIRUN:
             with (Path(context.sweep.dir) / "jobs.jsonl").open("a", encoding="utf-8") as stream:
-                stream.write(json.dumps(note) + "\n")
+                stream.write(redacted(json.dumps(note)) + "\n")
     complain(f"error: {note['error']}")
     _fail()
     return None
@@ -107,7 +112,13 @@ def _replay(cfg: DictConfig) -> None:
         raise UserError("job=replay needs a run: zo-run job=replay run=DIR step=N.")
     from zo_runner.replay import replay
 
-    replayed = replay(Path(cfg.run), cfg.step, device=cfg.runtime.device, threads=cfg.runtime.threads)
+    replayed = replay(
+        Path(cfg.run),
+        cfg.step,
+        device=cfg.runtime.device,
+        threads=cfg.runtime.threads,
+        trust_remote_code=cfg.model.trust_remote_code,
+    )
     if replayed.differs:
         complain(f"warning: the run began with {', '.join(replayed.differs)}: last bits can differ")
     say(str(replayed))
@@ -140,11 +151,12 @@ def _rebuild_table(cfg: DictConfig, overrides: list[str]) -> None:
 
 def _agrees(run: Path, cfg: DictConfig, keys: list[str]) -> bool:
     try:
-        saved = OmegaConf.load(run / "config.yaml")
-    except OSError:
+        saved = plain_yaml.read(run / "config.yaml")
+    except UserError as error:
+        complain(str(error))
         return False
-    trained = OmegaConf.select(saved, "job") == "train"  # other jobs have nothing that a table compares
-    return trained and all(OmegaConf.select(saved, key) == OmegaConf.select(cfg, key) for key in keys)
+    trained = saved.get("job") == "train"  # other jobs have nothing that a table compares
+    return trained and all(read(saved, *key.split(".")) == OmegaConf.select(cfg, key) for key in keys)
 
 
 def _write_table(runs: list[Path], folder: Path) -> bool:
@@ -175,6 +187,7 @@ def main() -> None:
         say(help_text())
         sys.exit(0)
     try:
+        _check_words(sys.argv[1:])
         _job()
     except KeyboardInterrupt as signal:
         complain("interrupted; the same command goes on")
@@ -182,7 +195,7 @@ def main() -> None:
     except (UserError, Fault) as error:
         complain(f"error: {error}")
         _fail()
-    except (HydraException, OmegaConfBaseException) as error:
+    except (HydraException, OmegaConfBaseException, YAMLError) as error:
         complain(f"error: {one_line(error)}")
         _fail()
     except OSError as error:  # Hydra makes the folder of a multirun below runtime.root
@@ -190,6 +203,19 @@ def main() -> None:
         complain(f"error: {invalid('runtime.root', error.filename, allowed)}")
         _fail()
     sys.exit(_exit_code)
+
+
+def _check_words(words: list[str]) -> None:
+    """Refuse what must not be on a command line: other users of the machine see it, and meta.json keeps it."""
+    for word in words:
+        key = word.partition("=")[0] if "=" in word else "word"
+        if credentials.typed(word):
+            allowed = "in the environment, as WANDB_API_KEY or HF_TOKEN, or kept by `wandb login` or `hf auth login`"
+            raise invalid(redacted(key), credentials.REMOVED, allowed)
+        if _ENDLESS.search(word):
+            raise invalid(key, f"a number of {len(word)} digits", "one that Python can read")
+        if word.startswith("--e"):  # argparse takes any beginning of --experimental-rerun
+            raise invalid("--experimental-rerun", word, "left out, since Hydra reads a pickle there")
 
 
 def help_text() -> str:

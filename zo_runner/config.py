@@ -5,14 +5,22 @@ import re
 from collections.abc import Collection
 from dataclasses import fields, is_dataclass
 from functools import partial
+from importlib import import_module
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from zo_runner import credentials
 from zo_runner.errors import UserError, invalid, one_of
 from zo_runner.schema import ATOMS, AUTO, BUDGET_UNITS, DTYPES, EVALUATIONS, JOBS, SCALINGS, TRAINS, RunConfig
 
-ALLOWED_TARGETS = ("zo_runner.", "torch.optim.")
+# What a `_target_` may name, by package: a subclass of this, defined below it.
+BUILDABLE = {
+    "zo_runner.methods": ("zo_runner.methods.base", "Method"),
+    "zo_runner.tasks": ("zo_runner.tasks.fields", "Family"),
+}
+_TARGET = re.compile(r"(zo_runner\.(?:methods|tasks))((?:\.[a-z][a-z0-9_]*)?)\.([A-Za-z][A-Za-z0-9]*)")
+_INSTRUCTION = re.compile(r"_[a-z]+_")
 
 # Keys of a method or task node that describe it and are not arguments of its constructor.
 DESCRIPTION = ("name", "version", "trains", "scaling", "lr_scale", "fallback")
@@ -20,7 +28,9 @@ DESCRIPTION = ("name", "version", "trains", "scaling", "lr_scale", "fallback")
 # Arguments that only methods over LoRA's pairs of factors take: atoms, and the damping of AdaPreLoRA.
 OF_PAIRS = ("atoms", "damping")
 
-_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
+_NAME = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9._-]{0,98}[A-Za-z0-9_-])?")
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+_REFERENCE = re.compile(r"\$\{[\w.]+\}")
 
 
 def check(cfg: DictConfig) -> None:
@@ -29,7 +39,10 @@ def check(cfg: DictConfig) -> None:
     Raises:
         UserError: naming the key, the value and what is allowed.
     """
+    check_texts(OmegaConf.to_container(cfg, resolve=False))
     _known_keys(cfg, RunConfig)
+    for key in ("model.name", "task.name", "method.name"):
+        check_name(key, OmegaConf.select(cfg, key))
     for key in (
         "rank",
         "batch_size",
@@ -52,6 +65,10 @@ def check(cfg: DictConfig) -> None:
     _check_probe(cfg)
     if cfg.runtime.threads is not None:
         _at_least(cfg, "runtime.threads", 1)
+    if cfg.guard.still is not None and cfg.guard.still < 2:
+        raise invalid("guard.still", cfg.guard.still, "an integer >= 2, or null")
+    if cfg.guard.slope is not None and not (math.isfinite(cfg.guard.slope) and cfg.guard.slope > 1):
+        raise invalid("guard.slope", cfg.guard.slope, "a finite number > 1, or null")
     if cfg.noise.repeats == 1:
         raise invalid("noise.repeats", 1, "0, or at least 2 to estimate a variance")
     if not (math.isfinite(cfg.alpha) and cfg.alpha > 0):
@@ -83,16 +100,46 @@ def check(cfg: DictConfig) -> None:
         raise invalid("method.trains", "full", "adapter, since the method moves the two factors of LoRA together")
     if cfg.tracker.mode not in ("auto", "online", "offline"):
         raise invalid("tracker.mode", cfg.tracker.mode, "one of auto, offline, online")
+    if cfg.model.trust_remote_code and not _COMMIT.fullmatch(cfg.model.revision or "0" * 40):
+        allowed = (
+            "the 40 hexadecimal digits of a commit, whose code model.trust_remote_code=true runs; a branch can move"
+        )
+        raise invalid("model.revision", cfg.model.revision, allowed)
     if cfg.model.path is None:
         raise invalid("model.path", None, "a folder of a causal language model, or a Hub id")
 
-    for key in ("model.name", "task.name", "method.name"):
-        if not _NAME.fullmatch(str(OmegaConf.select(cfg, key))):
-            raise invalid(
-                key,
-                OmegaConf.select(cfg, key),
-                "letters, digits, dots, dashes and underscores, since it names a folder",
-            )
+
+def check_name(key: str, name: object) -> None:
+    """Check that a name can be that of a folder, and of none but its own.
+
+    Raises:
+        UserError: naming the key and the name.
+    """
+    if not _NAME.fullmatch(str(name)):
+        allowed = "letters, digits, dots, dashes and underscores, 100 at most, since it names a folder"
+        raise invalid(key, name, allowed)
+
+
+def check_texts(node: Any, key: str = "") -> None:
+    """Check that values say what they mean: nothing that is looked up outside the configuration, and no credential.
+
+    Everything in the configuration is written to config.yaml, and to W&B; `${oc.env:NAME}` would write the environment.
+
+    Args:
+        node: plain containers, their interpolations unresolved.
+        key: where they stand.
+
+    Raises:
+        UserError: naming the key; a credential is not repeated.
+    """
+    if isinstance(node, str):
+        if "${" in _REFERENCE.sub("", node):
+            raise invalid(key, node, "without a resolver; the shell can put in what stands elsewhere")
+        if credentials.holds(node):
+            raise invalid(key, credentials.REMOVED, "without keys and tokens, which belong into the environment")
+    elif isinstance(node, dict | list):
+        for name, item in node.items() if isinstance(node, dict) else enumerate(node):
+            check_texts(item, f"{key}.{name}" if key else str(name))
 
 
 def granted(cfg: DictConfig) -> dict[str, Any]:
@@ -178,40 +225,43 @@ def _at_least(cfg: DictConfig, key: str, low: int) -> None:
 def build(node: DictConfig | dict[str, Any]) -> partial[Any]:
     """The constructor that a node names, with the node's arguments bound. The one place that turns a name into code.
 
+    A name is looked up in the module that it gives, and not along attributes, which lead from any module to all that it
+    imports; what is found counts by what it is, a method or a task.
+
     Raises:
-        UserError: a `_target_`, at any depth, outside zo_runner and torch.optim.
+        UserError: a `_target_` of anything else, or Hydra's instructions (`_target_`, `_args_`, ...) further down.
     """
-    from hydra.utils import instantiate
-
-    plain = OmegaConf.to_container(node, resolve=True) if isinstance(node, DictConfig) else node
-    _check_targets(plain)
+    plain = OmegaConf.to_container(node, resolve=True) if isinstance(node, DictConfig) else dict(node)
     assert isinstance(plain, dict)
-    arguments = {key: value for key, value in plain.items() if key not in DESCRIPTION}
-    return instantiate(arguments, _convert_="all")  # type: ignore[no-any-return]  # every node says _partial_: true
+    kind = _buildable(plain.pop("_target_", None))
+    if (late := plain.pop("_partial_", True)) is not True:
+        raise invalid("_partial_", late, "true")
+    _refuse_instructions(plain)
+    return partial(kind, **{str(key): value for key, value in plain.items() if key not in DESCRIPTION})
 
 
-def _is_ours(target: object) -> bool:
-    """Whether a target is named and defined below an allowed package: a module of ours also holds what it imports."""
-    from hydra.utils import get_object
+def _buildable(target: object) -> type:
+    if isinstance(target, str) and (found := _TARGET.fullmatch(target)):
+        package, module, name = found.groups()
+        base_module, base = BUILDABLE[package]
+        try:
+            kind = getattr(import_module(package + module), name, None)
+        except ModuleNotFoundError:
+            kind = None
+        if isinstance(kind, type) and issubclass(kind, getattr(import_module(base_module), base)):
+            return kind
+    raise invalid("_target_", target, f"a class of {' or '.join(BUILDABLE)}")
 
-    if not (isinstance(target, str) and target.startswith(ALLOWED_TARGETS)):
-        return False
-    try:
-        return f"{getattr(get_object(target), '__module__', '')}.".startswith(ALLOWED_TARGETS)
-    except (ImportError, AttributeError, ValueError):
-        return False
 
-
-def _check_targets(node: Any) -> None:
+def _refuse_instructions(node: Any) -> None:
     if isinstance(node, dict):
-        target = node.get("_target_")
-        if target is not None and not _is_ours(target):
-            raise invalid("_target_", target, f"a name below {' or '.join(ALLOWED_TARGETS)}")
-        for item in node.values():
-            _check_targets(item)
+        for key, item in node.items():
+            if isinstance(key, str) and _INSTRUCTION.fullmatch(key):
+                raise invalid(key, item, "left out here: a node builds one thing, and its arguments are values")
+            _refuse_instructions(item)
     elif isinstance(node, list):
         for item in node:
-            _check_targets(item)
+            _refuse_instructions(item)
 
 
 def cautions(cfg: DictConfig, typed: Collection[str]) -> list[str]:
@@ -223,12 +273,13 @@ def cautions(cfg: DictConfig, typed: Collection[str]) -> list[str]:
     """
     silent: dict[str, str] = {}
     if cfg.job == "evaluate":
-        keys = ("method", "rank", "alpha", "adapter", "budget", "noise")
+        keys = ("method", "rank", "alpha", "adapter", "budget", "noise", "guard")
         silent = {key: "job=evaluate trains nothing" for key in typed if key.split(".")[0] in keys}
     elif cfg.job == "probe":
         reason = "job=probe has a grid of its own: probe.ranks, probe.atoms, probe.scalings"
         budget = ("budget", *(f"budget.{unit}" for unit in BUDGET_UNITS))
         silent = dict.fromkeys(("rank", "method.atoms", "method.scaling", *budget), reason)
+        silent |= dict.fromkeys(("guard.slope", "guard.still"), "job=probe has no guard")
     elif cfg.method.trains == "full":
         reason = f"method={cfg.method.name} trains every parameter of the model and has no adapter"
         silent = dict.fromkeys(
@@ -240,7 +291,8 @@ def cautions(cfg: DictConfig, typed: Collection[str]) -> list[str]:
         silent["method.lr_scale"] = "method.lr is a number, and not auto"
     if cfg.job == "train" and not queries_slopes(cfg):
         reason = f"method={cfg.method.name} differentiates the loss, and queries none"
-        silent |= dict.fromkeys(("noise", "noise.std", "noise.repeats", "noise.every", "seeds.direction"), reason)
+        of_slopes = ("noise", "noise.std", "noise.repeats", "noise.every", "seeds.direction", "guard.slope")
+        silent |= dict.fromkeys(of_slopes, reason)
     notes = [f"{key} has no effect: {reason}" for key, reason in silent.items() if key in typed]
     eps = cfg.method.get("eps")
     if cfg.runtime.dtype != "float32" and isinstance(eps, float | int) and eps <= 1e-3:

@@ -1,20 +1,35 @@
 """What zo-run says to a person: results on standard output, everything else on standard error."""
 
+import re
 import sys
+import traceback
 import warnings
 from typing import Any
 
+from zo_runner.credentials import redacted
 from zo_runner.errors import RunWarning
+
+# Escape sequences would change the terminal: names, errors and paths come from files that anybody may have written.
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
 def say(text: str) -> None:
     """A result."""
-    print(text, flush=True)
+    print(_plain(text), flush=True)
 
 
 def complain(text: str) -> None:
     """A warning or an error."""
-    print(f"zo-run: {text}", file=sys.stderr, flush=True)
+    print(f"zo-run: {_plain(text)}", file=sys.stderr, flush=True)
+
+
+def trace() -> None:
+    """The traceback of the error that is being handled."""
+    print(_plain(traceback.format_exc()), end="", file=sys.stderr, flush=True)
+
+
+def _plain(text: str) -> str:
+    return _CONTROL.sub("\N{REPLACEMENT CHARACTER}", redacted(text))
 
 
 def quiet() -> None:

@@ -10,7 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from zo_runner.config import calibrates, granted, queries_slopes
 from zo_runner.errors import invalid
-from zo_runner.schema import AUTO
+from zo_runner.schema import AUTO, GuardConfig
 from zo_runner.tasks.files import local_files
 
 
@@ -54,8 +54,12 @@ def identify(cfg: DictConfig) -> dict[str, Any]:
     if cfg.method.get("lr") != AUTO:
         known["method"].pop("lr_scale", None)
         known["calibration"].pop("every")
+    known["guard"] = {key: value for key, value in known["guard"].items() if value != getattr(GuardConfig, key)}
     if not queries_slopes(cfg):
         del known["noise"], known["seeds"]["direction"]
+        known["guard"].pop("slope", None)
+    if not known["guard"]:  # runs made before there was a guard keep their identity
+        del known["guard"]
     if not calibrates(cfg):
         del known["calibration"]
         known["method"].pop("fallback", None)

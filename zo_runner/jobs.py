@@ -14,6 +14,7 @@ from zo_runner.errors import RunWarning
 from zo_runner.identity import identify, run_folder
 from zo_runner.locks import Busy, hold, lock_file
 from zo_runner.records import RunDirectory, is_complete, require_writable
+from zo_runner.shortage import shortage_told
 
 # Whose queries and seconds count towards the budget.
 CHARGED = ("train", "calibration")
@@ -39,6 +40,7 @@ def carry_out(cfg: DictConfig, chosen: Collection[str], *, wait: bool) -> tuple[
     Raises:
         UserError: bad input, before anything is written.
         Busy: another process is at this run, and it is not to be waited for.
+        Fault: memory ran out.
     """
     config.check(cfg)
     for caution in config.cautions(cfg, set(chosen)):
@@ -59,7 +61,8 @@ def carry_out(cfg: DictConfig, chosen: Collection[str], *, wait: bool) -> tuple[
                     return directory.path, made, True
                 execute = _executor(cfg.job)
                 quiet()  # again: some libraries set filters of their own when they are imported
-                return directory.path, execute(cfg, known, directory), False
+                with shortage_told(cfg, lambda: None):
+                    return directory.path, execute(cfg, known, directory), False
         except Busy as busy:
             if not wait:
                 raise

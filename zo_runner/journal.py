@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from zo_runner.errors import Fault
-from zo_runner.records import decode, encode, writing
+from zo_runner.records import decode, encode
+from zo_runner.writing import writing
 
 NAME = "journal.jsonl"
 

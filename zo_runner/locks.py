@@ -13,8 +13,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from zo_runner.errors import RunWarning
-from zo_runner.records import writing
+from zo_runner.errors import RunWarning, invalid
+from zo_runner.writing import writing
 
 # A look at a lock takes it for an instant, so one refusal is not the last word.
 _TRIES, _PAUSE = 5, 0.02
@@ -35,6 +35,7 @@ def hold(file: Path) -> Iterator[None]:
 
     Raises:
         Busy: it is held elsewhere; the message says by whom.
+        UserError: a link stands in its place.
         Fault: it cannot be written.
     """
     handle = _acquire(file)
@@ -50,8 +51,10 @@ def hold(file: Path) -> Iterator[None]:
 
 def is_held(file: Path) -> bool:
     """Whether some process holds the lock at this moment."""
+    if file.is_symlink():
+        return False
     try:
-        handle = os.open(file, os.O_RDWR)
+        handle = os.open(file, os.O_RDWR | os.O_NOFOLLOW)
     except FileNotFoundError:
         return False
     try:
@@ -62,7 +65,9 @@ def is_held(file: Path) -> bool:
 
 def _acquire(file: Path) -> int:
     for attempt in range(_TRIES):
-        handle = os.open(file, os.O_RDWR | os.O_CREAT, 0o644)
+        if file.is_symlink():  # which could lead to any file, and that would be emptied
+            raise invalid("lock", str(file), "no link")
+        handle = os.open(file, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
         if _locked(handle):
             if _is_at(handle, file):
                 return handle

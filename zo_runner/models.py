@@ -2,10 +2,13 @@
 
 import copy
 import gc
+import json
 import os
 import shutil
+import warnings
 from dataclasses import dataclass, replace
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 # Without it a checkpoint in pickle format starts a background thread that asks the Hub for a converted copy and may
@@ -19,8 +22,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, P
 from transformers.utils import logging as transformers_logging
 
 from zo_runner.assets import asset_path
-from zo_runner.errors import UserError, invalid
+from zo_runner.errors import RunWarning, UserError, invalid
 from zo_runner.identity import content
+from zo_runner.shortage import is_shortage
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -90,7 +94,9 @@ def pick_device(name: str) -> torch.device:
     try:
         device = torch.device(name)
         torch.empty(1, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError):  # what torch raises, by kind of device
+    except (RuntimeError, AssertionError, NotImplementedError) as error:  # what torch raises, by kind of device
+        if is_shortage(error):
+            raise
         raise invalid("runtime.device", name, "auto, cpu, or an accelerator of this machine such as cuda:0") from None
     return device
 
@@ -149,12 +155,21 @@ def load_base(
     """
     source = str(asset_path(path)) if embedded else path
     options: dict[str, Any] = {"revision": revision or "main", "trust_remote_code": trust_remote_code}
+    code = _code_named_in(Path(source))
+    if trust_remote_code:
+        what = code or ("none" if Path(source).is_dir() else "whatever it brings")
+        warnings.warn(f"model.trust_remote_code=true runs code of {path}: {what}", RunWarning, stacklevel=2)
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
     try:
         tokenizer = AutoTokenizer.from_pretrained(source, **options)
         model = AutoModelForCausalLM.from_pretrained(source, dtype=DTYPES[dtype], device_map=device_map, **options)
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError, UnpicklingError) as error:
+        if is_shortage(error):
+            raise
+        if code and not trust_remote_code:
+            allowed = f"true to run the code that {path} brings ({code}), or model.path another model"
+            raise invalid("model.trust_remote_code", False, allowed) from None
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise UserError(
             f"Invalid model.path: {path!r} ({reason}). "
@@ -175,6 +190,20 @@ def load_base(
     folder = Path(source)
     revision = content(folder) if folder.is_dir() else getattr(model.config, "_commit_hash", None)
     return Base(model, tokenizer, revision, first)
+
+
+def _code_named_in(folder: Path) -> str:
+    """What of a checkpoint's folder the library would run, if it may: classes in place of its own, and `generate`."""
+    generate = "custom_generate/generate.py"
+    named = {generate} if (folder / generate).is_file() else set()
+    for name in ("config.json", "tokenizer_config.json"):
+        try:
+            classes = json.loads((folder / name).read_text(encoding="utf-8"))["auto_map"].values()
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+            continue  # no such file or entry; what is malformed is refused when it is loaded
+        for given in classes:
+            named |= {str(each) for each in (given if isinstance(given, list) else [given]) if each}
+    return ", ".join(sorted(named))
 
 
 @dataclass(frozen=True)

@@ -31,6 +31,10 @@ from zo_runner.errors import UserError, invalid, one_of
 KEYS = ("settings", "grids", "tune", "tune_seeds", "seeds", "protocol")
 POINTS = ("best", "last")
 
+# What a file may give for a run: values and choices, not Hydra's own keys, and not what a person must say himself.
+_KEY = re.compile(r"(?!hydra\b)[a-z_]+(\.\w+)*")
+_TYPED_ONLY = ("model.trust_remote_code", "runtime.root")
+
 # Texts that mean themselves without quotes: not a number, not one of Hydra's own words.
 _BARE = re.compile(r"(?!(?:null|true|false|nan|inf)$)[A-Za-z][A-Za-z0-9_./-]*", re.IGNORECASE | re.ASCII)
 
@@ -110,12 +114,14 @@ def plan(scales: Mapping[str, Any], scale: str, given: Mapping[str, Sequence[Any
     seeds = _seeds(f"{place}.seeds", given.pop("seed", data.get("seeds")))
     tune_seeds = _seeds(f"{place}.tune_seeds", data.get("tune_seeds", seeds[:1]))
     settings = {key: value for key, value in data.get("settings", {}).items() if key not in given}
+    _check_keys(settings, f"{place}.settings")
     settings |= {key: values[0] for key, values in given.items() if len(values) == 1}
     several = {key: values for key, values in given.items() if len(values) > 1}
     rows: dict[str, Row] = {}
     for grid in data.get("grids") or [{}]:
         tune = {key: values for key, values in grid.get("tune", data.get("tune", {})).items() if key not in given}
         keys = {key: values for key, values in grid.items() if key != "tune" and key not in given}
+        _check_keys({**tune, **keys}, f"{place}.grids")
         candidates = tuple(_product(tune, f"{place}.tune"))
         for words in _product({**keys, **several}, f"{place}.grids"):
             rows.setdefault(repr(words), Row(words, candidates))
@@ -125,6 +131,12 @@ def plan(scales: Mapping[str, Any], scale: str, given: Mapping[str, Sequence[Any
         raise UserError(f"Invalid {place}.tune: {told} configurations. Must be the same number for every row.")
     protocol = {str(key): str(value) for key, value in data.get("protocol", {}).items()}
     return Plan(settings, tuple(rows.values()), tune_seeds, seeds, protocol)
+
+
+def _check_keys(keys: Mapping[str, Any], place: str) -> None:
+    for key, value in keys.items():
+        if not _KEY.fullmatch(str(key)) or key in _TYPED_ONLY:
+            raise invalid(f"{place}.{key}", value, "left out: a file cannot set this key, the command line can")
 
 
 def _product(lists: Mapping[str, Any], place: str) -> Iterator[dict[str, Any]]:

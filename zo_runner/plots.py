@@ -15,10 +15,10 @@ import numpy as np
 import pandas as pd
 
 from zo_runner.probe_report import THEORY
-from zo_runner.records import write_atomic
 from zo_runner.text_tables import latex as latex
 from zo_runner.text_tables import markdown as markdown
 from zo_runner.text_tables import number
+from zo_runner.writing import write_atomic
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -57,11 +57,13 @@ def rank_figures(frame: pd.DataFrame, folder: Path) -> list[Path]:
 
 def save(figure: "Figure", folder: Path, name: str) -> list[Path]:
     """Write `name`.png and `name`.svg, the same bytes for the same figure; within `settings`."""
-    figure.savefig(folder / f"{name}.png", dpi=DPI)
+    picture = folder / f"{name}.png"
+    picture.unlink(missing_ok=True)  # it may be a link
+    figure.savefig(picture, dpi=DPI)
     drawing = io.StringIO()
     figure.savefig(drawing, format="svg", metadata={"Date": None})
     write_atomic(folder / f"{name}.svg", drawing.getvalue())
-    return [folder / f"{name}.png", folder / f"{name}.svg"]
+    return [picture, folder / f"{name}.svg"]
 
 
 @contextmanager

@@ -53,8 +53,8 @@ def execute(cfg: DictConfig, known: dict[str, Any], directory: RunDirectory) -> 
         "peak_memory_bytes": memory.read(*on.base.devices),
         "report": text,
     }
-    tracker.finish({"cells": len(cells)})
     directory.finish(result)
+    tracker.finish({"cells": len(cells)})  # it may wait for a network
     return result
 
 

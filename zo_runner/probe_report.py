@@ -26,9 +26,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from zo_runner.records import encode, read_lines, write_atomic
+from zo_runner.records import encode, read_lines
 from zo_runner.schema import ATOMS, SCALINGS
 from zo_runner.snr import decibel, fd_snr, slope_noise_variance
+from zo_runner.writing import write_atomic
 
 THEORY = {
     (atoms, scaling): power + (0.5 if atoms == "all" else 0.0)

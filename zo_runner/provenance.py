@@ -62,5 +62,6 @@ def _source() -> dict[str, Any]:
 
 
 def _git(folder: Path, *command: str) -> str:
-    done = subprocess.run(["git", "-C", str(folder), *command], capture_output=True, text=True, check=True, timeout=10)
+    words = ["git", "-C", str(folder), *command]  # the git that a person has on the PATH
+    done = subprocess.run(words, capture_output=True, text=True, check=True, timeout=10)
     return done.stdout.strip()

@@ -17,11 +17,12 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TextIO
 
-from zo_runner.errors import Fault, UserError
+from zo_runner.errors import Fault, UserError, invalid
+from zo_runner.writing import beside, delete, share, write_atomic, writing
 
 SCHEMA = 4
 _NON_FINITE = {"inf": math.inf, "-inf": -math.inf, "nan": math.nan}
@@ -59,49 +60,6 @@ def decode(value: Any) -> Any:
     if isinstance(value, list):
         return [decode(item) for item in value]
     return _NON_FINITE.get(value, value) if isinstance(value, str) else value
-
-
-@contextmanager
-def writing(file: Path) -> Iterator[None]:
-    """Let what the system refuses while `file` is written end the run with one line.
-
-    Raises:
-        Fault: the block raised an OSError.
-    """
-    try:
-        yield
-    except OSError as error:
-        raise Fault(f"Cannot write {file}: {error.strerror or error}.") from error
-
-
-@contextmanager
-def aside(file: Path) -> Iterator[Path]:
-    """A file to write in place of `file`, which it becomes at the end of the block; if that fails, nothing changes.
-
-    Raises:
-        Fault: the system refuses.
-    """
-    with writing(file):
-        handle, name = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.")
-        os.close(handle)
-        try:
-            yield Path(name)
-            os.replace(name, file)
-        except BaseException:
-            Path(name).unlink(missing_ok=True)
-            raise
-
-
-def write_atomic(file: Path, text: str) -> None:
-    """Write `text` so that `file` is either the old one or the whole new one.
-
-    Raises:
-        Fault: the system refuses.
-    """
-    with aside(file) as new, new.open("w", encoding="utf-8") as stream:
-        stream.write(text)
-        stream.flush()
-        os.fsync(stream.fileno())
 
 
 def require_writable(root: Path) -> None:
@@ -156,12 +114,16 @@ class RunDirectory:
         return meta
 
     def start(self, config_yaml: str, meta: dict[str, Any]) -> None:
-        """Begin afresh: remove what an unfinished run left, write config.yaml and meta.json."""
+        """Begin afresh: remove what an unfinished run left, write config.yaml and meta.json.
+
+        Raises:
+            UserError: the folder, or one on the way to it, is a link to somewhere else.
+        """
+        self._require_no_links()
         with writing(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
             self._tidy(*_OWN)
-        write_atomic(self.path / "config.yaml", config_yaml)
-        self.write_meta(meta)
+        self.describe(config_yaml, meta)
 
     def go_on(self, events: int) -> int:
         """Take up a run that was cut off.
@@ -174,7 +136,13 @@ class RunDirectory:
 
         Raises:
             Fault: it has fewer.
+            UserError: it, or a file in it, is a link to somewhere else.
         """
+        self._require_no_links()
+        if links := [file.name for file in self.path.iterdir() if file.is_symlink()]:
+            raise invalid(
+                "run directory", str(self.path), f"without links such as {links[0]}, since a run goes on in it"
+            )
         file = self.path / "metrics.jsonl"
         with writing(self.path):
             self._tidy("result.json", "error.txt")
@@ -185,8 +153,9 @@ class RunDirectory:
             raise Fault(f"{file} has {found} lines, and had {events} when the checkpoint beside it was made.")
         return found - events
 
-    def write_meta(self, meta: dict[str, Any]) -> None:
-        """Write meta.json."""
+    def describe(self, config_yaml: str, meta: dict[str, Any]) -> None:
+        """Write config.yaml and meta.json."""
+        write_atomic(self.path / "config.yaml", config_yaml)
         write_atomic(self.path / "meta.json", json.dumps(encode(meta), indent=2) + "\n")
 
     def log(self, event: dict[str, Any]) -> None:
@@ -201,12 +170,16 @@ class RunDirectory:
         """Let `write(folder)` fill a new folder and put it in the place of `name`, which may lie in a folder."""
         target = self.path / name
         with writing(target):
+            if target.parent != self.path and target.parent.is_symlink():
+                target.parent.unlink()
             target.parent.mkdir(exist_ok=True)
-            new = Path(tempfile.mkdtemp(dir=self.path, prefix=f".{Path(name).parts[0]}."))
+            new = beside(self.path / Path(name).parts[0])
+            new.mkdir()
             try:
                 write(new)
-                _delete(target)
-                new.chmod(0o755)
+                for file in new.iterdir():
+                    share(file, new.stat().st_mode)
+                delete(target)
                 os.replace(new, target)
             except BaseException:
                 shutil.rmtree(new, ignore_errors=True)
@@ -215,7 +188,7 @@ class RunDirectory:
     def remove(self, name: str) -> None:
         """Remove a file or folder of the run, if it is there."""
         with writing(self.path / name):
-            _delete(self.path / name)
+            delete(self.path / name)
 
     def tidy_up(self, result: dict[str, Any]) -> None:
         """Remove what a finished run needs no more, where a process that was killed as it ended has left it."""
@@ -237,6 +210,12 @@ class RunDirectory:
             self._events.close()
             self._events = None
 
+    def _require_no_links(self) -> None:
+        """Refuse a folder that a link below the root puts somewhere else: what is removed there is not the run's."""
+        root = self.path.parents[3]
+        if self.path.resolve() != root.resolve() / self.path.relative_to(root):
+            raise invalid("run directory", str(self.path), f"no link below {str(root)!r}, since a run removes files")
+
     @property
     def _is_of_another_version(self) -> bool:
         plain = _read_json(self.path / "result.json")
@@ -247,15 +226,7 @@ class RunDirectory:
         leftovers = tuple(f".{name}." for name in _OWN)
         for target in list(self.path.iterdir()):
             if target.name in names or target.name.startswith(leftovers):
-                _delete(target)
-
-
-def _delete(target: Path) -> None:
-    """Remove a file or a folder, if it is there, and of a link the link."""
-    if target.is_dir() and not target.is_symlink():
-        shutil.rmtree(target)
-    else:
-        target.unlink(missing_ok=True)
+                delete(target)
 
 
 def read_result(file: Path) -> dict[str, Any] | None:

@@ -16,10 +16,11 @@ from typing import Any
 
 import torch
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from zo_runner import adapters, checkpoint, config, journal
+from zo_runner import adapters, checkpoint, config, journal, plain_yaml
 from zo_runner.assemble import method_of, model_and_groups
 from zo_runner.errors import Fault, invalid
 from zo_runner.identity import identify_model
@@ -80,7 +81,9 @@ class Replayed:
         return f"replayed {self.steps} steps in {self.seconds:.1f} s from {size}; {found}; {self.folder}"
 
 
-def replay(folder: Path, step: int | None, *, device: str, threads: int | None) -> Replayed:
+def replay(
+    folder: Path, step: int | None, *, device: str, threads: int | None, trust_remote_code: bool = False
+) -> Replayed:
     """Rebuild the trained parameters of a run and write them to replay/step-N below it.
 
     Args:
@@ -88,6 +91,7 @@ def replay(folder: Path, step: int | None, *, device: str, threads: int | None) 
         step: how many of its steps to take; None for all.
         device: "auto", or a torch device.
         threads: of torch; None to choose them.
+        trust_remote_code: run code that the model brings. The run's own configuration cannot say so.
 
     Raises:
         UserError: not such a run, or no such step.
@@ -100,7 +104,7 @@ def replay(folder: Path, step: int | None, *, device: str, threads: int | None) 
         revision=cfg.model.revision,
         embedded=cfg.model.embedded,
         bos=cfg.model.bos,
-        trust_remote_code=cfg.model.trust_remote_code,
+        trust_remote_code=trust_remote_code,
         device=pick_device(device),
         dtype=cfg.runtime.dtype,
         device_map=None,
@@ -138,10 +142,12 @@ def replay(folder: Path, step: int | None, *, device: str, threads: int | None) 
 
 
 def _configuration(folder: Path) -> DictConfig:
+    if not (folder / "config.yaml").is_file():
+        raise invalid("run", str(folder), "the folder of a run, with its config.yaml")
     try:
-        cfg = OmegaConf.merge(OmegaConf.structured(RunConfig), OmegaConf.load(folder / "config.yaml"))
-    except OSError as error:
-        raise invalid("run", str(folder), f"the folder of a run ({error.strerror}: config.yaml)") from None
+        cfg = OmegaConf.merge(OmegaConf.structured(RunConfig), plain_yaml.read(folder / "config.yaml"))
+    except OmegaConfBaseException as error:
+        raise invalid("run", str(folder), f"the folder of a run ({' '.join(str(error).split())})") from None
     assert isinstance(cfg, DictConfig)
     config.check(cfg)
     if cfg.job != "train":

@@ -18,6 +18,8 @@ import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from zo_runner.credentials import REMOVED, redacted
+
 # What a drawing may consist of; metadata, styles, titles and comments are left out.
 _SHAPES = {
     *("svg", "g", "defs", "symbol", "use", "clipPath", "mask", "marker", "pattern", "linearGradient", "radialGradient"),
@@ -28,9 +30,9 @@ _LOCAL = re.compile(r"url\(\s*#")
 _ANY_URL = re.compile(r"url\(")
 _NUMERIC = re.compile(r"[<≤]?[-−+]?(\d|∞)|[-–]?$")
 _NO_VALUE = "–"
-# A page is passed around; an address or key of somebody's W&B account that slipped into an error message is not for it.
+# A page is passed around; an address of somebody's W&B account that slipped into an error message is not for it.
 _PRIVATE = re.compile(
-    r"https?://[^\s/\"'<>]*wandb[^\s\"'<>]*|[\w.-]*\bwandb\.ai\b[^\s\"'<>]*|(?<=WANDB_API_KEY)\s*[=:]\s*\S+|\bwandb_v\d_\w+",
+    r"https?://[^\s/\"'<>]*wandb[^\s\"'<>]*|[\w.-]*\bwandb\.ai\b[^\s\"'<>]*",
     re.IGNORECASE,
 )
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
@@ -120,10 +122,10 @@ def render(page: Page) -> str:
 
 
 def _fit(value: object) -> object:
-    """Any text on its way into the page: without private addresses, in characters that HTML and UTF-8 can hold."""
+    """Any text on its way into the page: without what is private, in characters that HTML and UTF-8 can hold."""
     if isinstance(value, Markup) or not isinstance(value, str):
         return value
-    text = _CONTROL.sub("\N{REPLACEMENT CHARACTER}", _PRIVATE.sub("[removed]", value))
+    text = _CONTROL.sub("\N{REPLACEMENT CHARACTER}", redacted(_PRIVATE.sub(REMOVED, value)))
     return text.encode("utf-8", "replace").decode("utf-8")
 
 

@@ -3,6 +3,7 @@
 import time
 import traceback
 import warnings
+from contextlib import suppress
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -14,9 +15,11 @@ from zo_runner.calibration import calibrate
 from zo_runner.calibration_probes import Bench
 from zo_runner.checkpoint import Past, past_of
 from zo_runner.config import calibrates, granted
+from zo_runner.credentials import redacted
 from zo_runner.errors import Fault, RunWarning, invalid
 from zo_runner.evaluation import Score
 from zo_runner.flops import FlopMeter
+from zo_runner.guard import Guard
 from zo_runner.memory import PeakMemory, StepMemory
 from zo_runner.methods.base import Method, ZerothOrder
 from zo_runner.noise import Noise
@@ -24,9 +27,11 @@ from zo_runner.observer import RunObserver
 from zo_runner.outcome import Outcome
 from zo_runner.provenance import differences, environment
 from zo_runner.rate import FollowingRate
-from zo_runner.records import RunDirectory, is_complete, write_atomic
+from zo_runner.records import RunDirectory, is_complete
 from zo_runner.schema import AUTO
+from zo_runner.shortage import shortage_told
 from zo_runner.train import Trainer
+from zo_runner.writing import write_atomic
 
 
 def execute(cfg: DictConfig, known: dict[str, Any], directory: RunDirectory) -> dict[str, Any]:
@@ -53,52 +58,53 @@ def execute(cfg: DictConfig, known: dict[str, Any], directory: RunDirectory) -> 
     flops = FlopMeter(parts.base.model)
     ledger = Ledger(Budget(**granted(cfg)), lambda: flops.total)
     outcome, step_memory = Outcome(), StepMemory()
-    meta = {**environment(), **parts.facts}
+    config_yaml, meta = OmegaConf.to_yaml(cfg, resolve=True), {**environment(), **parts.facts, "identity": known}
     if past is None:
-        directory.start(OmegaConf.to_yaml(cfg, resolve=True), {**meta, "identity": known})
+        directory.start(config_yaml, meta)
     result: dict[str, Any] = {**_head(cfg, known, directory), "status": "failed", "error": None, "metrics": {}}
     result["tested"] = cfg.runtime.test
     result |= {"metric": parts.evaluator.scoring.metrics[0], "provenance": parts.provenance}
     observer = _observer(cfg, parts, directory, ledger, past)
     if past is not None:
-        _take_up(directory, meta, past)
+        _take_up(directory, config_yaml, meta, past)
     try:
-        if past is None:
-            observer.facts = _calibrate(cfg, parts, ledger, observer)
-        result |= observer.facts
-        trainer = _trainer(cfg, parts, ledger, observer, step_memory, result["calibration"])
-        outcome = trainer.outcome
-        trainer.run(past)
-        heldout.keep(parts, directory, outcome, tested=cfg.runtime.test)
-        test = heldout.read_at_end(parts, directory, ledger, outcome) if cfg.runtime.test else {}
+        with shortage_told(cfg, lambda: ledger.phase):
+            if past is None:
+                observer.facts = _calibrate(cfg, parts, ledger, observer)
+            result |= observer.facts
+            trainer = _trainer(cfg, parts, ledger, observer, step_memory, result["calibration"])
+            outcome = trainer.outcome
+            trainer.run(past)
+            heldout.keep(parts, directory, outcome, tested=cfg.runtime.test)
+            test = heldout.read_at_end(parts, directory, ledger, outcome) if cfg.runtime.test else {}
         result |= {"status": outcome.status, "error": outcome.error, "metrics": _metrics(outcome, test)}
     except KeyboardInterrupt:
         result |= {"status": "interrupted"}
         raise
-    except Fault as fault:
-        result |= {"error": str(fault)}
-        raise
     except Exception as error:  # whatever ended the run, its status and the traceback must be on disk
-        write_atomic(directory.path / "error.txt", traceback.format_exc())
-        result |= {"error": f"{type(error).__name__}: {error}"}
+        said = str(error) if isinstance(error, Fault) else f"{type(error).__name__}: {error}"
+        result |= {"error": redacted(said)}
+        with suppress(Fault):  # the disk may be what failed
+            write_atomic(directory.path / "error.txt", redacted(traceback.format_exc()))
         raise
     finally:
         total = time.perf_counter() - started + (past.seconds if past else 0.0)
         result |= _tail(ledger, outcome, total) | memory.facts(*parts.base.devices)
         result |= {"memory_bytes": step_memory.facts(parts.model)}
-        observer.close({"status": result["status"], **_flat(result["metrics"])})
         directory.finish(result)
+        observer.close({"status": result["status"], **_flat(result["metrics"])})  # a tracker may wait for a network
     directory.remove(checkpoint.NAME)  # nothing is left to go on from
     return result
 
 
-def _take_up(directory: RunDirectory, meta: dict[str, Any], past: Past) -> None:
-    """Note in meta.json that the run goes on here and now, and say what is different."""
-    begun = directory.meta()
+def _take_up(directory: RunDirectory, config_yaml: str, meta: dict[str, Any], past: Past) -> None:
+    """Note in meta.json that the run goes on here and now, and say what is different. Both files may have been lost."""
+    begun = directory.meta() or meta
     if differs := ", ".join(differences(begun, meta)):
         warnings.warn(f"The run began with {differs}: what follows may round differently.", RunWarning, stacklevel=2)
     at = past.last.row["step"] + 1 if past.last else 0
-    directory.write_meta({**begun, "resumed": [*begun.get("resumed", []), {"step": at, **meta}]})
+    now = {key: value for key, value in meta.items() if key != "identity"}
+    directory.describe(config_yaml, {**begun, "resumed": [*begun.get("resumed", []), {"step": at, **now}]})
 
 
 def _observer(cfg: DictConfig, parts: Parts, directory: RunDirectory, ledger: Ledger, past: Past | None) -> RunObserver:
@@ -176,6 +182,7 @@ def _trainer(
         checkpoint_every=cfg.runtime.checkpoint_every,
         observer=observer,
         memory=memory,
+        guard=Guard(**cfg.guard),
     )
 
 

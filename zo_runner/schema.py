@@ -1,12 +1,13 @@
 """The schema of every closed node of the configuration, the words that its keys allow, and where it lies. No torch."""
 
+import secrets
 from dataclasses import MISSING as NO_DEFAULT
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
-from omegaconf import II, MISSING
+from omegaconf import II, MISSING, OmegaConf
 
 PACKAGE = Path(__file__).resolve().parent
 # In a wheel conf/ and sweeps/ lie inside the package, in a checkout beside it.
@@ -77,6 +78,17 @@ class CalibrationConfig:
     probes: int = 16
     every: int = 8
     fd_snr_db: float = 20.0
+
+
+@dataclass
+class GuardConfig:
+    """What ends a run as diverged; null switches it off.
+
+    `slope`: a slope of more than so many root mean squares of all before it. `still`: so many steps with one loss.
+    """
+
+    slope: float | None = 1000.0
+    still: int | None = 200
 
 
 @dataclass
@@ -183,6 +195,7 @@ class RunConfig:
     noise: NoiseConfig = field(default_factory=NoiseConfig)
     tracker: TrackerConfig = field(default_factory=TrackerConfig)
     calibration: CalibrationConfig = field(default_factory=CalibrationConfig)
+    guard: GuardConfig = field(default_factory=GuardConfig)
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
     probe: ProbeConfig = field(default_factory=ProbeConfig)
     sweep: SweepConfig = field(default_factory=SweepConfig)
@@ -197,6 +210,9 @@ class RunConfig:
 
 # Keys of a run that hold a node and not a value.
 NODES = frozenset(node.name for node in fields(RunConfig) if node.default is NO_DEFAULT)
+
+# Of the folder of a multirun: clocks go backwards, and the jobs of an array start at the same instant.
+OmegaConf.register_new_resolver("token", lambda: secrets.token_hex(4), use_cache=True, replace=True)
 
 # The name by which conf/run.yaml asks for this schema.
 ConfigStore.instance().store(name="run_schema", node=RunConfig)

@@ -29,6 +29,7 @@ from zo_runner.noise import Noise
 from zo_runner.order import BatchOrder
 from zo_runner.probe_report import Cell
 from zo_runner.seeds import fold_in
+from zo_runner.shortage import is_shortage
 from zo_runner.snr import loss_noise_variance
 
 Groups = list[dict[str, Any]]
@@ -169,7 +170,9 @@ class Study:
             p.requires_grad_(True)
         try:
             gradients = iter(torch.autograd.grad(evaluator.loss(*evaluator.batches(self.batch)), parameters))
-        except torch.OutOfMemoryError:
+        except (RuntimeError, MemoryError) as error:
+            if not is_shortage(error):
+                raise
             raise invalid("probe.gradient", True, "false: autograd does not fit into memory here") from None
         finally:
             for p in parameters:

@@ -20,7 +20,7 @@ from omegaconf import DictConfig
 from zo_runner import curves, published, report, tables
 from zo_runner.errors import invalid, one_of
 from zo_runner.plans import POINTS
-from zo_runner.records import write_atomic
+from zo_runner.writing import write_atomic
 
 if TYPE_CHECKING:
     from zo_runner.arena import Arena, Job

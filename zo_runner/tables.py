@@ -22,10 +22,11 @@ from zo_runner import costs, published, scores, text_tables
 from zo_runner.matching import Problem, problems, refusal
 from zo_runner.protocol import Protocol as Protocol
 from zo_runner.protocol import Search as Search
-from zo_runner.records import read_result, write_atomic
+from zo_runner.records import read_result
 from zo_runner.rows import Row, read, sections
 from zo_runner.rows import configuration as configuration
 from zo_runner.schema import BUDGET_UNITS
+from zo_runner.writing import write_atomic
 
 FILES = tuple(f"{name}.{suffix}" for name in ("table", "cost") for suffix in ("md", "csv", "tex"))
 
@@ -236,4 +237,4 @@ def _csv(tables: Sequence[Table], kind: str) -> str:
         frame.insert(0, "task", table.task)
         frame.insert(1, "model", table.model)
         frames.append(frame)
-    return str(pd.concat(frames).to_csv(index=False))
+    return str(pd.concat(frames).map(text_tables.inert).to_csv(index=False))

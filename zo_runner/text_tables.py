@@ -25,6 +25,13 @@ _ESCAPED = str.maketrans(
 )
 
 
+# What would begin an HTML element; a p-value such as <0.001 would not.
+_TAG = re.compile(r"<(?=[A-Za-z/!?])")
+
+# A spreadsheet takes a text that begins like this for a formula.
+_FORMULA = re.compile(r"(?:[=+@\t\r]|-(?![\d.]|inf)).")
+
+
 def number(value: Any, form: str) -> str:
     """A number in the words of `form`, a text as it is; "-" for NaN, "∞" and "-∞" where it has no end."""
     if isinstance(value, str) or not math.isinf(value):
@@ -39,7 +46,13 @@ def markdown(frame: pd.DataFrame) -> str:
 
 
 def _one_line(text: str) -> str:
-    return " ".join(text.split()).replace("|", r"\|")
+    text = " ".join(text.split()).replace("\\", r"\\").replace("|", r"\|")
+    return _TAG.sub("&lt;", text)
+
+
+def inert(value: Any) -> Any:
+    """A cell of a CSV file; before a text that a spreadsheet would compute stands an apostrophe."""
+    return f"'{value}" if isinstance(value, str) and _FORMULA.match(value) else value
 
 
 def latex(frame: pd.DataFrame, caption: str) -> str:

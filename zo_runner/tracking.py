@@ -1,9 +1,11 @@
 """Weights & Biases beside our own files. metrics.jsonl and result.json are the truth, W&B mirrors them.
 
 The only importer of wandb. A tracker never stops a run: without a key it records offline, without a network it falls
-back to offline, and when it fails on the way it warns once and stays silent.
+back to offline, when it fails on the way it warns once and stays silent, and for the end of an upload it waits so long
+and no longer.
 """
 
+import contextlib
 import logging
 import math
 import os
@@ -15,6 +17,9 @@ from typing import Any, Protocol
 from zo_runner.errors import RunWarning
 
 INIT_TIMEOUT_SECONDS = 15
+
+# What is left after that is on disk, and `wandb sync` uploads it.
+FINISH_TIMEOUT_SECONDS = 60
 
 
 class Tracker(Protocol):
@@ -67,8 +72,6 @@ class WandbTracker:
         group: str,
         config: dict[str, Any],
     ) -> None:
-        import wandb
-
         self._alive = True
         options: dict[str, Any] = {
             "dir": str(folder),
@@ -80,14 +83,14 @@ class WandbTracker:
         mode = _resolve(mode)
         try:
             self._run = _init(mode, config, options)
-        except (wandb.Error, OSError) as error:
+        except Exception as error:  # whatever wandb raises, a tracker must not end a run of days
             if mode != "online":
                 self._fail(error)
                 return
             _warn(f"W&B cannot be reached ({_first_line(error)}); recording offline, `wandb sync` uploads it later")
             try:
                 self._run = _init("offline", config, options)
-            except (wandb.Error, OSError) as second:
+            except Exception as second:  # as above
                 self._fail(second)
                 return
         self._run.define_metric("queries")
@@ -98,7 +101,7 @@ class WandbTracker:
         if self._alive:
             try:
                 self._run.log(_row(event))
-            except Exception as error:  # whatever wandb raises, a tracker must not end a run of days
+            except Exception as error:  # as above
                 self._fail(error)
 
     def table(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
@@ -126,6 +129,7 @@ class WandbTracker:
     def _fail(self, error: BaseException) -> None:
         self._alive = False
         _warn(f"W&B stopped recording ({_first_line(error)}); metrics.jsonl goes on")
+        _let_go()
 
 
 def _row(event: Mapping[str, Any]) -> dict[str, Any]:
@@ -174,8 +178,12 @@ def _init(mode: str, config: dict[str, Any], options: dict[str, Any]) -> Any:
     import wandb
 
     logging.getLogger("wandb").setLevel(logging.ERROR)
+    os.environ.setdefault("WANDB_SILENT", "true")  # also the login, which does not ask the settings below
+    os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # of wandb's own faults, which complains where it fails
     settings = wandb.Settings(
         silent=True,
+        finish_timeout=FINISH_TIMEOUT_SECONDS,
+        finish_timeout_raises=True,
         console="off",
         init_timeout=INIT_TIMEOUT_SECONDS,
         x_disable_stats=True,
@@ -185,6 +193,14 @@ def _init(mode: str, config: dict[str, Any], options: dict[str, Any]) -> Any:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return wandb.init(mode=mode, config=config, reinit="finish_previous", settings=settings, **options)  # type: ignore[arg-type]  # mode is one of wandb's words
+
+
+def _let_go() -> None:
+    """Forget a service that may be dead: wandb would stumble over it in the next run, and when the process ends."""
+    import wandb
+
+    with contextlib.suppress(Exception, SystemExit):  # it would end this process with the exit code of its service
+        wandb.teardown()
 
 
 def _first_line(error: BaseException) -> str:

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 from zo_runner.checkpoint import Past
 from zo_runner.encoding import Encoded
 from zo_runner.errors import Diverged
+from zo_runner.guard import Guard
 from zo_runner.interrupts import uninterrupted
 from zo_runner.meters import Meters
 from zo_runner.methods.base import Method
@@ -43,6 +44,7 @@ class Trainer(Stepper):
         log_every: steps between train events.
         observer: who is told.
         checkpoint_every: queries between checkpoints, beside those after dev evaluations; None for no others.
+        guard: stops a run that is past saving; by default only where a parameter is no number any more.
 
     Attributes:
         outcome: what it has led to.
@@ -53,6 +55,7 @@ class Trainer(Stepper):
     log_every: int
     observer: Observer
     checkpoint_every: int | None = None
+    guard: Guard = field(default_factory=Guard)
     outcome: Outcome = field(default_factory=Outcome, init=False)
 
     def __post_init__(self) -> None:
@@ -63,7 +66,7 @@ class Trainer(Stepper):
         self._under_way = False
 
     def run(self, past: Past | None = None) -> Outcome:
-        """Train until the budget cannot pay another step, or the loss is no number any more.
+        """Train until the budget cannot pay another step, or the guard or a loss that is no number ends the run.
 
         Args:
             past: what to go on from; None to begin.
@@ -79,7 +82,7 @@ class Trainer(Stepper):
             # Not where atoms are folded: the folded weights round by the steps since the last checkpoint, and a new one
             # would change the last digits of what follows. The journal brings the run back there just as well.
             if self._under_way and not (self.evaluator.perturbed and self.evaluator.perturbed.fold):
-                self._keep()
+                self._save()
             raise
         return self.outcome
 
@@ -91,6 +94,7 @@ class Trainer(Stepper):
             "meters": self._meters.state(),
             "rate": self.rate and self.rate.state(),
             "memory": self.memory and self.memory.state(),
+            "guard": self.guard.state(),
             "losses": self._losses,
             "next_eval": self._next_eval,
         }
@@ -100,6 +104,7 @@ class Trainer(Stepper):
         self.outcome.load(state["outcome"])
         self._meters.load(state["meters"])
         self.outcome.coverage = self._meters.coverage
+        self.guard.load(state["guard"])
         if self.rate is not None:
             self.rate.load(state["rate"])
         if self.memory is not None:
@@ -121,6 +126,7 @@ class Trainer(Stepper):
             with uninterrupted():
                 taken = self.take_again(row)
                 self._count(taken)
+                self.guard.after(taken.report)
                 self._log(taken, last=latest and self.next_step() is None)
             if self._evaluate_if_due() or (latest and self._checkpoint_is_due):
                 self._keep()
@@ -132,6 +138,7 @@ class Trainer(Stepper):
                 taken = self.take(coming)
                 self._count(taken)
                 self.observer.stepped(taken, self.outcome.signal)
+                self.guard.after(taken.report)
                 coming = self.next_step()
                 self._log(taken, last=coming is None)
             if self._evaluate_if_due() or self._checkpoint_is_due:
@@ -165,6 +172,7 @@ class Trainer(Stepper):
 
     def _evaluate(self) -> None:
         """Score dev where the run is. It may be interrupted before the score is known, and then was not begun."""
+        self.guard.parameters(self.method)
         with self.ledger.clock("eval"):
             score = self.evaluator.score(self.dev)
         with uninterrupted():
@@ -189,6 +197,10 @@ class Trainer(Stepper):
         return self.ledger.charged >= self._next_checkpoint
 
     def _keep(self) -> None:
+        self.guard.parameters(self.method)
+        self._save()
+
+    def _save(self) -> None:
         if self.evaluator.perturbed is not None:
             self.evaluator.perturbed.renew()
         self._next_checkpoint = self._multiple_after(self.checkpoint_every)

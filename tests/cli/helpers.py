@@ -86,6 +86,14 @@ def read_jsonl(file):
     return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
 
 
+def read_journal(run):
+    """The lines of a run's journal without what clocks say, and without the sums that hold it."""
+    rows = read_jsonl(run / "journal.jsonl")
+    for row in rows:
+        del row["spent"]["seconds"], row["sum"]
+    return rows
+
+
 def snapshot(root):
     """Every file and folder below `root` with what would change if it were written again."""
     return {path: (path.stat().st_mtime_ns, path.stat().st_ino, path.stat().st_size) for path in root.rglob("*")}

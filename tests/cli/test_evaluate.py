@@ -90,7 +90,7 @@ def test_shots_follow_the_seed_and_come_before_the_null_prompt_too():
         (["evaluate.adapter=."], "Invalid evaluate.adapter: '.'. Must be a folder best/ or adapter/ that a run saved."),
         (["model.bos=other"], "Invalid model.bos: 'other'. Must be one of mezo, native."),
         (["model=pocket_qwen3", "model.bos=mezo"], "Invalid model.bos: 'mezo'. Must be native for this model"),
-        (["job=evaluation"], "Invalid job: 'evaluation'. Must be one of evaluate, probe, report, table, train."),
+        (["job=evaluation"], "Invalid job: 'evaluation'. Must be one of evaluate, probe, replay, report, table, train"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )

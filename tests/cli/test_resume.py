@@ -7,7 +7,7 @@ import shutil
 import pytest
 from safetensors.torch import load_file
 
-from tests.cli.helpers import SMALL, read_json, read_jsonl, the_run, zo_run
+from tests.cli.helpers import SMALL, read_journal, read_json, read_jsonl, the_run, zo_run
 from tests.conformance.cases import METHODS, build
 from zo_runner import checkpoint
 from zo_runner.journal import Journal
@@ -33,14 +33,11 @@ CASES = {name: (f"method={name}",) for name in METHODS} | MORE
 def left(run):
     """All that a run leaves but for what clocks and memory say."""
     result = {key: value for key, value in read_json(run / "result.json").items() if key not in MEASURED}
-    journal = read_jsonl(run / "journal.jsonl")
-    for row in journal:
-        del row["spent"]["seconds"], row["sum"]
     metrics = read_jsonl(run / "metrics.jsonl")
     for event in metrics:
         event.pop("seconds", None)
     tensors = {file.relative_to(run): file.read_bytes() for file in run.rglob("*.safetensors")}
-    return {"result": result, "journal": journal, "metrics": metrics, **tensors}
+    return {"result": result, "journal": read_journal(run), "metrics": metrics, **tensors}
 
 
 def differing(run, expected):

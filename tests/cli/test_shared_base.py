@@ -5,12 +5,12 @@ from unittest import mock
 import pytest
 import torch
 
-from tests.cli.helpers import SMALL, read_json, read_jsonl, the_run, zo_run
+from tests.cli.helpers import SMALL, read_journal, read_json, the_run, zo_run
 from tests.cli.test_endings import break_at
 from zo_runner import models
 
 TINY = (*SMALL, "budget.queries=6", "budget.eval_every=6", "noise=none")
-CLOCKED = ("seconds", "peak_memory_bytes", "peak_memory_of")
+CLOCKED = ("seconds", "peak_memory_bytes", "peak_memory_of", "checksum")
 
 # What a job can do to a base: move its weights, or wrap its modules; and how it can end.
 TRAINED = ("method=mezo", "method.lr=1e-3")
@@ -41,7 +41,7 @@ def made(root, *words):
     run = the_run(root)
     result = read_json(run / "result.json")
     saved = {file.relative_to(run): file.read_bytes() for file in run.rglob("*.safetensors")}
-    return {k: v for k, v in result.items() if k not in CLOCKED}, read_jsonl(run / "journal.jsonl"), saved
+    return {k: v for k, v in result.items() if k not in CLOCKED}, read_journal(run), saved
 
 
 @pytest.fixture(scope="module")

@@ -90,6 +90,17 @@ class Method(torch.optim.Optimizer):
         """Number of atoms that `atom` chooses from, or None."""
         return None
 
+    def tensors(self) -> Iterator[tuple[Key, torch.Tensor, dict[str, Any]]]:
+        """Every parameter, with the key of its random numbers and its group.
+
+        The key is the tensor's name; for the LoRA pair of a module the module's name and A or B; else its position.
+        """
+        for i, group in enumerate(self.param_groups):
+            names, pair = group.get("names"), is_pair(group)
+            for j, param in enumerate(group["params"]):
+                key = (names[j],) if names else (group["name"], "AB"[j]) if pair else (f"{i}.{j}",)
+                yield key, param, group
+
     def step(self, closure: Closure | Callable[[], float]) -> float:  # type: ignore[override]  # a closure is required
         """Take one step and return its estimate of the loss. Where the loss is not finite, it raises `Diverged`."""
         raise NotImplementedError
@@ -166,17 +177,6 @@ class ZerothOrder(Method):
     def atom(self, step: int) -> int | None:
         """The atom that `step` queries in the first module, or None."""
         return None
-
-    def tensors(self) -> Iterator[tuple[Key, torch.Tensor, dict[str, Any]]]:
-        """Every parameter, with the key of its random numbers and its group.
-
-        The key is the tensor's name; for the LoRA pair of a module the module's name and A or B; else its position.
-        """
-        for i, group in enumerate(self.param_groups):
-            names, pair = group.get("names"), is_pair(group)
-            for j, param in enumerate(group["params"]):
-                key = (names[j],) if names else (group["name"], "AB"[j]) if pair else (f"{i}.{j}",)
-                yield key, param, group
 
     def over_tensors(self, component: Callable[[Key, torch.Tensor], torch.Tensor]) -> Direction:
         """The direction that has `component(key, parameter)` in every parameter."""

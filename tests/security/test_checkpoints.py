@@ -1,0 +1,217 @@
+"""A folder with a model or an adapter is data: no pickle of it is executed, and none of its code runs unasked."""
+
+import contextlib
+import json
+import pickle
+import shutil
+import warnings
+
+import pytest
+import torch
+from omegaconf import OmegaConf
+
+from tests.cli.helpers import SMALL, configure, zo_run
+from zo_runner import adapters, config
+from zo_runner.assets import asset_path
+from zo_runner.errors import RunWarning, UserError
+from zo_runner.models import load_base
+from zo_runner.replay import replay
+
+CPU = torch.device("cpu")
+
+
+class Bomb:
+    """Creates a file when it is unpickled."""
+
+    def __init__(self, proof):
+        self.proof = proof
+
+    def __reduce__(self):
+        return open, (str(self.proof), "w")
+
+
+@pytest.fixture
+def proof(tmp_path):
+    return tmp_path / "proof"
+
+
+@pytest.fixture
+def model(tmp_path):
+    """A copy of an embedded model."""
+    return shutil.copytree(asset_path("pocket_opt"), tmp_path / "model")
+
+
+@pytest.fixture
+def adapter(tmp_path):
+    """An adapter of that model, as a run saves it."""
+    base = load_base("pocket_opt", embedded=True, device=CPU, dtype="float32")
+    wrapped = adapters.attach_lora(base.model, rank=2, alpha=2, scaling="canonical", target_modules=["q_proj"], seed=0)
+    adapters.save(wrapped, tmp_path / "adapter")
+    return tmp_path / "adapter"
+
+
+def _load(folder, **options):
+    return load_base(str(folder), device=CPU, dtype="float32", **options)
+
+
+def _change(file, **entries):
+    file.write_text(json.dumps({**json.loads(file.read_text(encoding="utf-8")), **entries}), encoding="utf-8")
+
+
+def test_the_bomb_is_live(proof):
+    pickle.loads(pickle.dumps(Bomb(proof))).close()
+    assert proof.exists()
+
+
+@pytest.mark.parametrize("legacy", [False, True], ids=["zip", "bare pickle"])
+@pytest.mark.parametrize("sharded", [False, True], ids=["one file", "shards"])
+def test_a_pickle_among_the_weights_of_a_model_is_not_executed(model, proof, legacy, sharded):
+    (model / "model.safetensors").unlink()
+    name = "pytorch_model-00001-of-00001.bin" if sharded else "pytorch_model.bin"
+    torch.save({"a": Bomb(proof)}, model / name, _use_new_zipfile_serialization=not legacy)
+    if sharded:
+        index = {"metadata": {}, "weight_map": {"model.decoder.embed_tokens.weight": name}}
+        (model / "pytorch_model.bin.index.json").write_text(json.dumps(index), encoding="utf-8")
+    with pytest.raises(UserError, match=r"\AInvalid model\.path: .*\Z"):
+        _load(model)
+    assert not proof.exists()
+
+
+def test_safetensors_are_preferred_to_a_pickle(model, proof):
+    torch.save({"a": Bomb(proof)}, model / "pytorch_model.bin")
+    _load(model)
+    assert not proof.exists()
+
+
+@pytest.mark.parametrize("beside", [False, True], ids=["alone", "beside safetensors"])
+def test_a_pickle_among_the_weights_of_an_adapter_is_not_read(adapter, proof, beside):
+    torch.save({"a": Bomb(proof)}, adapter / "adapter_model.bin")
+    base = load_base("pocket_opt", embedded=True, device=CPU, dtype="float32")
+    if beside:
+        adapters.load(base.model, adapter, "evaluate.adapter")
+    else:
+        (adapter / "adapter_model.safetensors").unlink()
+        with pytest.raises(
+            UserError, match=r"with its weights in adapter_model\.safetensors; pickle files are not read"
+        ):
+            adapters.load(base.model, adapter, "evaluate.adapter")
+    assert not proof.exists()
+
+
+def test_a_pickle_where_a_run_keeps_its_full_model_is_not_read(model, proof):
+    base = _load(model)
+    (model / "model.safetensors").unlink()
+    torch.save({"a": Bomb(proof)}, model / "pytorch_model.bin")
+    with pytest.raises(OSError, match=r"no file named model\.safetensors"):
+        adapters.restore(base.model, model)
+    assert not proof.exists()
+
+
+def test_an_adapter_cannot_import_a_module_of_its_choice(adapter, tmp_path, proof, monkeypatch):
+    (tmp_path / "evil_megatron.py").write_text(f"open({str(proof)!r}, 'w')", encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    base = load_base("pocket_opt", embedded=True, device=CPU, dtype="float32")
+    auto = {"parent_library": "evil_megatron", "base_model_class": "X"}
+    _change(adapter / "adapter_config.json", megatron_config={"a": 1}, megatron_core="evil_megatron", auto_mapping=auto)
+    with pytest.raises(UserError, match=r"\AInvalid evaluate\.adapter: "):
+        adapters.load(base.model, adapter, "evaluate.adapter")
+    assert not proof.exists()
+
+
+def test_an_adapter_is_of_lora_and_of_no_other_kind(adapter):
+    """X-LoRA would fetch what its file names."""
+    base = load_base("pocket_opt", embedded=True, device=CPU, dtype="float32")
+    entries = {"peft_type": "XLORA", "hidden_size": 8, "adapters": {"0": "owner/name"}}
+    (adapter / "adapter_config.json").write_text(json.dumps(entries), encoding="utf-8")
+    with pytest.raises(UserError, match=r"\AInvalid evaluate\.adapter: .*XLORA and not LoRA"):
+        adapters.load(base.model, adapter, "evaluate.adapter")
+
+
+# Code that a checkpoint brings
+
+
+@pytest.fixture
+def with_code(model, proof):
+    """A model of an own architecture, whose file leaves a trace when it is imported."""
+    code = f"open({str(proof)!r}, 'a').close()\nfrom transformers import OPTConfig, OPTForCausalLM\n"
+    code += "class EvilConfig(OPTConfig):\n    model_type = 'evil'\n"
+    code += "class Evil(OPTForCausalLM):\n    config_class = EvilConfig\n"
+    (model / "modeling_evil.py").write_text(code, encoding="utf-8")
+    classes = {"AutoConfig": "modeling_evil.EvilConfig", "AutoModelForCausalLM": "modeling_evil.Evil"}
+    _change(model / "config.json", model_type="evil", auto_map=classes, architectures=["Evil"])
+    return model
+
+
+def test_code_of_a_model_is_refused_unless_it_is_asked_for(with_code, proof):
+    with pytest.raises(UserError) as refused:
+        _load(with_code)
+    assert str(refused.value) == (
+        f"Invalid model.trust_remote_code: False. Must be true to run the code that {with_code} brings "
+        "(modeling_evil.Evil, modeling_evil.EvilConfig), or model.path another model."
+    )
+    assert not proof.exists()
+
+
+def test_code_of_a_model_of_a_known_kind_does_not_run(with_code, proof):
+    """The library has a class of its own for it, and takes that."""
+    _change(with_code / "config.json", model_type="opt")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert type(_load(with_code).model).__module__.startswith("transformers.")
+    assert not proof.exists()
+
+
+@pytest.mark.parametrize("entry", [{"AutoTokenizer": ["tok_evil.T", None]}, {"AutoTokenizer": "tok_evil.T"}])
+def test_code_of_a_tokenizer_does_not_run(model, proof, entry):
+    (model / "tok_evil.py").write_text(f"open({str(proof)!r}, 'w')", encoding="utf-8")
+    _change(model / "tokenizer_config.json", auto_map=entry, tokenizer_class="T")
+    with contextlib.suppress(UserError):
+        _load(model)
+    assert not proof.exists()
+
+
+def test_code_that_is_asked_for_is_named_before_it_runs(with_code, proof, tmp_path, monkeypatch):
+    monkeypatch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(tmp_path / "modules"))
+    monkeypatch.syspath_prepend(tmp_path / "modules")
+    (with_code / "custom_generate").mkdir()
+    (with_code / "custom_generate" / "generate.py").write_text("def generate(model, **_): ...\n", encoding="utf-8")
+    told = "of .*: custom_generate/generate.py, modeling_evil.Evil, modeling_evil.EvilConfig$"
+    with pytest.warns(RunWarning, match="model.trust_remote_code=true runs code " + told):
+        loaded = _load(with_code, trust_remote_code=True)
+    assert type(loaded.model).__name__ == "Evil"
+    assert proof.exists()
+
+
+def test_custom_generation_does_not_run(model, proof):
+    (model / "custom_generate").mkdir()
+    (model / "custom_generate" / "generate.py").write_text(f"open({str(proof)!r}, 'w')", encoding="utf-8")
+    _load(model)
+    assert not proof.exists()
+
+
+def test_the_command_line_says_it_in_one_line(with_code, proof, tmp_path):
+    ended = zo_run(*SMALL, "model=local", f"model.path={with_code}", f"runtime.root={tmp_path / 'runs'}")
+    assert ended.code == 1
+    assert ended.err.startswith("zo-run: error: Invalid model.trust_remote_code: False. Must be true to run the code")
+    assert len(ended.err.splitlines()) == 1
+    assert not proof.exists()
+
+
+@pytest.mark.parametrize("revision", ["main", "refs/pr/1", "3f5c25d", "3F5C25D0BC631CB57AC65913F76E22C2DFB61D62"])
+def test_code_of_the_hub_is_that_of_one_commit(revision):
+    with pytest.raises(UserError, match=r"\AInvalid model\.revision: .* Must be the 40 hexadecimal digits of a commit"):
+        config.check(configure("model.trust_remote_code=true", f"model.revision={revision}"))
+    config.check(configure(f"model.revision={revision}"))
+    config.check(configure("model.trust_remote_code=true"))
+    config.check(configure("model.trust_remote_code=true", f"model.revision={'a1' * 20}"))
+
+
+def test_the_configuration_of_a_run_cannot_trust_its_model(with_code, proof, tmp_path):
+    """Whoever replays a run of somebody else has not said that the code of its model may run."""
+    cfg = configure(f"model.path={with_code}", "model.embedded=false", "model.trust_remote_code=true")
+    folder = tmp_path / "runs" / "t" / "m" / "x" / "s0-0123456789"
+    folder.mkdir(parents=True)
+    (folder / "config.yaml").write_text(OmegaConf.to_yaml(cfg, resolve=True), encoding="utf-8")
+    with pytest.raises(UserError, match=r"\AInvalid model\.trust_remote_code: False\. "):
+        replay(folder, None, device="cpu", threads=1)
+    assert not proof.exists()
