@@ -28,7 +28,11 @@ def differences(run: Path, twin: Path) -> list[str]:
     """
     found: list[str] = []
     for name in LOGS:
-        rows, expected = (list(read_lines(folder / name)) for folder in (run, twin))
+        try:
+            rows, expected = (list(read_lines(folder / name)) for folder in (run, twin))
+        except (OSError, ValueError) as error:
+            found.append(f"{name} cannot be read: {error}")
+            continue
         if len(rows) != len(expected):
             found.append(f"{name}: {len(rows)} rows, {len(expected)} expected")
         for number, (row, other) in enumerate(zip(rows, expected, strict=False), 1):
