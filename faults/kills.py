@@ -76,7 +76,7 @@ def undisturbed(experiment: Experiment, folder: Path, seed: int = 0) -> Ended:
 
 
 def random_kills(kills: int, seed: int) -> Part:
-    """At moments drawn evenly from the length of a run."""
+    """At moments drawn evenly from the length of a command, and from that of its run, in turn."""
     part, draw = Part("kills at random moments"), random.Random(seed)
     round_seed = runs = 0
     while part.cases < kills:
@@ -86,8 +86,11 @@ def random_kills(kills: int, seed: int) -> Part:
             with tempfile.TemporaryDirectory(prefix="zo-kills-") as name:
                 folder = Path(name)
                 length = undisturbed(experiment, folder, round_seed).seconds
-                for _ in range(min(_MOST, kills - part.cases)):
-                    moment = _killed(experiment.at(folder / "run", round_seed), folder, draw.uniform(0, length))
+                for turn in range(min(_MOST, kills - part.cases)):
+                    share = draw.uniform(0, 1)
+                    moment = _killed(
+                        experiment.at(folder / "run", round_seed), folder, share * length, begun=turn % 2 == 1
+                    )
                     if moment is None:
                         break
                     part.case([], f"killed {moment}")
@@ -99,20 +102,37 @@ def random_kills(kills: int, seed: int) -> Part:
     return part
 
 
-def _killed(words: list[str], folder: Path, after: float) -> str | None:
+def _killed(words: list[str], folder: Path, after: float, *, begun: bool) -> str | None:
     """Kill a sitting; where that found it, None if it had ended.
+
+    Args:
+        words: of the command.
+        folder: holds the run.
+        after: seconds after which it is killed.
+        begun: whether these begin when the run does, or goes on, and are half as many.
 
     Raises:
         RuntimeError: it had failed.
     """
     phase = Shared()
-    ended = Sitting(words, folder / "log.txt", lambda: tell_phases(phase)).wait(sends=signal.SIGKILL, after=after)
+    sitting = Sitting(words, folder / "log.txt", lambda: tell_phases(phase))
+    seen: list[float] = []
+
+    def due() -> bool:
+        if phase.text and not seen:
+            seen.append(time.monotonic())
+        return bool(seen) and time.monotonic() >= seen[0] + after / 2
+
+    ended = sitting.wait(sends=signal.SIGKILL, after=0 if begun else after, when=due if begun else None)
     if ended.code > 0:
         raise RuntimeError(f"exits {ended.code}:\n{ended.said}")
     if not ended.killed:
         return None
     left = [name for run in (folder / "run").glob("*/*/*/*") for name in leftovers(run)]
-    return f"while {left[0].split('.')[1]} was written" if left else phase.text or "before the first step"
+    if not left:
+        return phase.text or "before the first step, or the first after a resume"
+    name = left[0].split(".")[1]
+    return f"while {'checkpoint' if name.startswith('tmp') else name} was written"
 
 
 def tell_phases(phase: Shared) -> None:

@@ -223,7 +223,8 @@ class RunDirectory:
 
     def _tidy(self, *names: str) -> None:
         """Remove what has these names, and what was being written when a process was killed."""
-        leftovers = tuple(f".{name}." for name in _OWN)
+        # safetensors, too, writes to a file of its own first.
+        leftovers = (*(f".{name}." for name in _OWN), ".tmp")
         for target in list(self.path.iterdir()):
             if target.name in names or target.name.startswith(leftovers):
                 delete(target)
