@@ -1,1 +1,1 @@
-"""Faults on purpose: broken input, broken files, kills. Not part of the installed package."""
+"""Faults put into real runs on purpose: kills, full disks, torn files, hostile input, long runs. Not installed."""

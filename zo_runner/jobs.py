@@ -49,6 +49,7 @@ def carry_out(cfg: DictConfig, chosen: Collection[str], *, wait: bool) -> tuple[
     known = identify(cfg)
     directory = RunDirectory(run_folder(cfg, known))
     if (made := directory.result()) and is_complete(made, tested=cfg.runtime.test):
+        directory.tidy_up(made)
         return directory.path, made, True
     root = Path(cfg.runtime.root)
     require_writable(root)

@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from zo_runner.errors import RunWarning, UserError
+from zo_runner.writing import writing
 
 # A look at a lock takes it for an instant, so one refusal is not the last word.
 _TRIES, _PAUSE = 5, 0.02
@@ -39,11 +40,13 @@ def hold(file: Path) -> Iterator[None]:
     Raises:
         Busy: it is held elsewhere; the message says by whom.
         UserError: a link stands in its place.
+        Fault: it cannot be written.
     """
     handle = _acquire(file)
     try:
-        os.ftruncate(handle, 0)
-        os.write(handle, f"process {os.getpid()} on {socket.gethostname()}".encode())
+        with writing(file):
+            os.ftruncate(handle, 0)
+            os.write(handle, f"process {os.getpid()} on {socket.gethostname()}".encode())
         yield
     finally:
         file.unlink(missing_ok=True)  # before it is freed: nobody can hold it at this moment

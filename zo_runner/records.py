@@ -18,6 +18,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -118,8 +119,7 @@ class RunDirectory:
         with writing(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
             self._tidy(*_OWN)
-        write_atomic(self.path / "config.yaml", config_yaml)
-        self.write_meta(meta)
+        self.describe(config_yaml, meta)
 
     def go_on(self, events: int) -> int:
         """Take up a run that was cut off.
@@ -151,8 +151,9 @@ class RunDirectory:
             raise Fault(f"{file} has {found} lines, and had {events} when the checkpoint beside it was made.")
         return found - events
 
-    def write_meta(self, meta: dict[str, Any]) -> None:
-        """Write meta.json."""
+    def describe(self, config_yaml: str, meta: dict[str, Any]) -> None:
+        """Write config.yaml and meta.json."""
+        write_atomic(self.path / "config.yaml", config_yaml)
         write_atomic(self.path / "meta.json", json.dumps(encode(meta), indent=2) + "\n")
 
     def log(self, event: dict[str, Any]) -> None:
@@ -187,6 +188,13 @@ class RunDirectory:
         with writing(self.path / name):
             delete(self.path / name)
 
+    def tidy_up(self, result: dict[str, Any]) -> None:
+        """Remove what a finished run needs no more, where a process that was killed as it ended has left it."""
+        for name in ("checkpoint.safetensors", *(["last"] if result.get("tested") else [])):
+            if (self.path / name).exists():
+                with suppress(Fault):  # a result can be read where nothing can be written
+                    self.remove(name)
+
     def finish(self, result: dict[str, Any]) -> None:
         """Close the logs and write result.json."""
         self.close()
@@ -213,7 +221,8 @@ class RunDirectory:
 
     def _tidy(self, *names: str) -> None:
         """Remove what has these names, and what was being written when a process was killed."""
-        leftovers = tuple(f".{name}." for name in _OWN)
+        # safetensors, too, writes to a file of its own first.
+        leftovers = (*(f".{name}." for name in _OWN), ".tmp")
         for target in list(self.path.iterdir()):
             if target.name in names or target.name.startswith(leftovers):
                 delete(target)

@@ -58,15 +58,15 @@ def execute(cfg: DictConfig, known: dict[str, Any], directory: RunDirectory) -> 
     flops = FlopMeter(parts.base.model)
     ledger = Ledger(Budget(**granted(cfg)), lambda: flops.total)
     outcome, step_memory = Outcome(), StepMemory()
-    meta = {**environment(), **parts.facts}
+    config_yaml, meta = OmegaConf.to_yaml(cfg, resolve=True), {**environment(), **parts.facts, "identity": known}
     if past is None:
-        directory.start(OmegaConf.to_yaml(cfg, resolve=True), {**meta, "identity": known})
+        directory.start(config_yaml, meta)
     result: dict[str, Any] = {**_head(cfg, known, directory), "status": "failed", "error": None, "metrics": {}}
     result["tested"] = cfg.runtime.test
     result |= {"metric": parts.evaluator.scoring.metrics[0], "provenance": parts.provenance}
     observer = _observer(cfg, parts, directory, ledger, past)
     if past is not None:
-        _take_up(directory, meta, past)
+        _take_up(directory, config_yaml, meta, past)
     try:
         with shortage_told(cfg, lambda: ledger.phase):
             if past is None:
@@ -97,13 +97,14 @@ def execute(cfg: DictConfig, known: dict[str, Any], directory: RunDirectory) -> 
     return result
 
 
-def _take_up(directory: RunDirectory, meta: dict[str, Any], past: Past) -> None:
-    """Note in meta.json that the run goes on here and now, and say what is different."""
-    begun = read_meta(directory.path)
+def _take_up(directory: RunDirectory, config_yaml: str, meta: dict[str, Any], past: Past) -> None:
+    """Note in meta.json that the run goes on here and now, and say what is different. Both files may have been lost."""
+    begun = read_meta(directory.path) or meta
     if differs := ", ".join(differences(begun, meta)):
         warnings.warn(f"The run began with {differs}: what follows may round differently.", RunWarning, stacklevel=2)
     at = past.last.row["step"] + 1 if past.last else 0
-    directory.write_meta({**begun, "resumed": [*begun.get("resumed", []), {"step": at, **meta}]})
+    now = {key: value for key, value in meta.items() if key != "identity"}
+    directory.describe(config_yaml, {**begun, "resumed": [*begun.get("resumed", []), {"step": at, **now}]})
 
 
 def _observer(cfg: DictConfig, parts: Parts, directory: RunDirectory, ledger: Ledger, past: Past | None) -> RunObserver:

@@ -1,0 +1,110 @@
+"""Every part of the fault suite, and the page that says what came of it.
+
+    python -m faults FOLDER [--quick]
+
+writes reliability.md and reliability.json to FOLDER; what stands above the first table of an older page is kept. Takes
+hours on two cores, most of them for the long run. --quick takes a few cases of everything, and writes nothing into a
+page that people read: FOLDER should be another one then. Nothing else should fill the machine's memory.
+"""
+
+import argparse
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from zo_runner.provenance import environment
+from zo_runner.text_tables import markdown
+from zo_runner.writing import write_atomic
+
+# Modules of this package, with their words for the whole suite and for a quick one.
+PARTS: dict[str, tuple[list[str], list[str]]] = {
+    "kills": (["--kills", "200"], ["--kills", "6", "--points", "2", "--commands", "1"]),
+    "disk": ([], ["--points", "2"]),
+    "files": ([], []),
+    "endings": ([], ["--signals", "2"]),
+    "fuzz": (["--cases", "12000"], ["--cases", "200"]),
+    "replays": (["--steps", "2000"], ["--steps", "20"]),
+    "long": (["--steps", "200000"], ["--steps", "1000"]),
+}
+
+MARK = "<!-- Below this line: written by `make faults`. -->"
+
+_HEAD = "# Reliability\n\nWhat happens to runs when the world around them fails, put to the test by `make faults`."
+
+
+def carry_out(name: str, words: list[str]) -> dict[str, Any]:
+    """Run one module in a process of its own; its exit code, its seconds, and what it wrote."""
+    with tempfile.TemporaryDirectory() as scratch:
+        file = Path(scratch) / "found.json"
+        start = time.monotonic()
+        done = subprocess.run([sys.executable, "-m", f"faults.{name}", *words, "--json", str(file)])
+        seconds = round(time.monotonic() - start, 1)
+        found = json.loads(file.read_text(encoding="utf-8")) if file.exists() else None
+    return {"module": name, "words": words, "exit": done.returncode, "seconds": seconds, "found": found}
+
+
+def page(made: list[dict[str, Any]], facts: dict[str, Any]) -> str:
+    """What was found, as Markdown."""
+    lines = [line for module in made for line in _lines(module)]
+    source = facts["source"]
+    commit = f"{source.get('commit', 'unknown')[:10]}{', changed since' if source.get('dirty') else ''}"
+    where = f"{facts['cpu']}, {facts['cores']} cores, Python {facts['python']}, torch {facts['packages']['torch']}"
+    parts = [MARK, f"Commit {commit}; {where}.", markdown(pd.DataFrame(lines).astype(str))]
+    for module in made:
+        for part in module["found"] if isinstance(module["found"], list) else []:
+            rows = [{"counted": key, "": value} for key, value in part["counts"].items()]
+            if rows:
+                parts += [f"## {part['name'].capitalize()}", markdown(pd.DataFrame(rows).astype(str))]
+            parts += [f"- FAILED: {failure}" for failure in part["failures"]]
+    fuzzed = next((module["found"] for module in made if module["module"] == "fuzz" and module["found"]), None)
+    if fuzzed is not None:
+        parts += ["## Broken input", markdown(pd.DataFrame(fuzzed["kinds"]).round(1).astype(str))]
+    return "\n\n".join(parts) + "\n"
+
+
+def _lines(module: dict[str, Any]) -> list[dict[str, Any]]:
+    """The rows of the first table."""
+    found = module["found"]
+    if found is None:
+        failed = {"fault": module["module"], "cases": "-", "failures": f"exit {module['exit']}"}
+        return [{**failed, "minutes": f"{module['seconds'] / 60:.1f}"}]
+    if not isinstance(found, list):  # of faults.fuzz, which stops at its first failure
+        found = [{"name": "broken input", "cases": found["cases"], "failures": [], "seconds": module["seconds"]}]
+    return [
+        {
+            "fault": part["name"] + (f" (skipped: {part['skipped']})" if part.get("skipped") else ""),
+            "cases": part["cases"],
+            "failures": len(part["failures"]),
+            "minutes": f"{part['seconds'] / 60:.1f}",
+        }
+        for part in found
+    ]
+
+
+def main() -> None:
+    """Do everything, write it down; exit 1 if anything failed."""
+    parser = argparse.ArgumentParser(prog="python -m faults", description="Put faults into real runs.")
+    parser.add_argument("folder", type=Path, help="where to write reliability.md and reliability.json")
+    parser.add_argument("--quick", action="store_true", help="a few cases of everything")
+    given = parser.parse_args()
+    if not given.folder.is_dir():
+        parser.error(f"no such folder: {given.folder}")
+    facts = {**environment(), "cpu": platform.processor() or platform.machine(), "cores": os.cpu_count()}
+    made = [carry_out(name, words[given.quick]) for name, words in PARTS.items()]
+    write_atomic(given.folder / "reliability.json", json.dumps({**facts, "parts": made}, indent=1) + "\n")
+    document = given.folder / "reliability.md"
+    kept = document.read_text(encoding="utf-8").partition(MARK)[0].rstrip() if document.exists() else _HEAD
+    write_atomic(document, f"{kept}\n\n{page(made, facts)}")
+    sys.exit(any(module["exit"] for module in made))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,195 @@
+"""Every call by which a process changes files below a folder, numbered, so that a fault can be put at each.
+
+Python announces what it opens, makes, renames and removes to audit hooks; what is written into an open file it does
+not, nor what safetensors writes from Rust, so these calls are replaced. All of it concerns the process that calls
+`watch`, for good.
+"""
+
+import builtins
+import io
+import os
+import signal
+import sys
+from collections.abc import Callable
+from errno import ENOSPC
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+
+# What a site is asked to do: (its number from 1, its kind, its file); raises what the call is to raise.
+Act = Callable[[int, str, str], None]
+
+_WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
+_EVENTS = {
+    "os.mkdir": "mkdir",
+    "os.rename": "rename",
+    "os.truncate": "truncate",
+    "os.remove": "remove",
+    "os.rmdir": "remove",
+}
+
+# A full disk still lets files go.
+FREEING = ("remove", "truncate")
+
+
+def watch(root: Path, act: Act, *, frees: bool = True) -> None:
+    """Call `act` before every call that changes something below `root`.
+
+    Args:
+        root: absolute.
+        act: what happens there.
+        frees: whether removing counts.
+    """
+    below = f"{root}{os.sep}"
+    number = 0
+
+    def reach(kind: str, file: str) -> None:
+        nonlocal number
+        if frees or kind not in FREEING:
+            number += 1
+            act(number, kind, file)
+
+    def heard(event: str, args: tuple[Any, ...]) -> None:
+        if event == "open":
+            path, _, flags = args
+            if isinstance(path, str | bytes | os.PathLike) and flags & _WRITES and (name := _below(path, below)):
+                reach("open", name)
+        elif event in _EVENTS and (name := _below(args[0], below, _folder(event, args))):
+            reach(_EVENTS[event], name)
+
+    sys.addaudithook(heard)
+    _watch_writes(below, reach)
+
+
+def _folder(event: str, args: tuple[Any, ...]) -> int:
+    """The number of the open folder that a path is relative to, -1 for none: how `shutil.rmtree` removes."""
+    folder: int = args[1] if event in ("os.remove", "os.rmdir") else -1
+    return folder
+
+
+def _below(path: Any, below: str, folder: int = -1) -> str:
+    """The absolute path, empty if it is elsewhere. An open file is known by its number."""
+    try:
+        if isinstance(path, int):
+            path = os.readlink(f"/proc/self/fd/{path}")
+        elif folder >= 0:
+            path = os.path.join(os.readlink(f"/proc/self/fd/{folder}"), os.fsdecode(path))
+    except OSError:
+        return ""
+    name = os.path.abspath(os.fsdecode(path))
+    return name if name.startswith(below) else ""
+
+
+def _watch_writes(below: str, reach: Callable[[str, str], None]) -> None:
+    plain_open, plain_write, plain_fsync = io.open, os.write, os.fsync
+    plain_serialize: Any = safetensors.torch.serialize_file
+
+    def watched_open(file: Any, mode: str = "r", *args: Any, **kwargs: Any) -> Any:
+        stream = plain_open(file, mode, *args, **kwargs)
+        name = _below(file, below) if set(mode) & set("wax+") else ""
+        return _Stream(stream, name, reach) if name else stream
+
+    def watched_write(handle: int, data: Any) -> int:
+        if name := _below(handle, below):
+            try:
+                reach("write", name)
+            except Torn:
+                plain_write(handle, data[: len(data) // 2])
+                die()
+        return plain_write(handle, data)
+
+    def watched_fsync(handle: Any) -> None:
+        if name := _below(handle if isinstance(handle, int) else handle.fileno(), below):
+            reach("fsync", name)
+        plain_fsync(handle)
+
+    def watched_serialize(tensors: Any, filename: Any, *args: Any, **kwargs: Any) -> None:
+        if name := _below(filename, below):
+            reach("save", name)
+        plain_serialize(tensors, filename, *args, **kwargs)
+
+    replaced: list[tuple[Any, str, Any]] = [
+        (io, "open", watched_open),
+        (builtins, "open", watched_open),
+        (os, "write", watched_write),
+        (os, "fsync", watched_fsync),
+        (safetensors.torch, "serialize_file", watched_serialize),
+    ]
+    for module, attribute, function in replaced:
+        setattr(module, attribute, function)
+
+
+class _Stream:
+    """A file open for writing, whose writes and flushes are sites. One that is killed while it writes leaves half."""
+
+    def __init__(self, stream: Any, name: str, reach: Callable[[str, str], None]) -> None:
+        self._stream, self._name, self._reach = stream, name, reach
+
+    def write(self, data: Any) -> Any:
+        try:
+            self._reach("write", self._name)
+        except Torn:
+            self._stream.write(data[: len(data) // 2])
+            self._stream.flush()
+            die()
+        return self._stream.write(data)
+
+    def flush(self) -> None:
+        self._reach("flush", self._name)
+        self._stream.flush()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def __enter__(self) -> "_Stream":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stream.close()
+
+    def __iter__(self) -> Any:
+        return iter(self._stream)
+
+
+class Torn(Exception):
+    """Asks a write to leave half of its text and the process to die."""
+
+
+def die() -> None:
+    """As `kill -9`."""
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def killing(at: int) -> Act:
+    """Die at the site of that number; one that writes text is torn in two."""
+
+    def act(number: int, kind: str, file: str) -> None:
+        if number == at:
+            if kind == "write":
+                raise Torn
+            die()
+
+    return act
+
+
+def killing_where(kind: str, start: str) -> Act:
+    """Die at the first site of a kind whose file's name begins so; as `killing`."""
+
+    def act(number: int, at: str, file: str) -> None:
+        if at == kind and os.path.basename(file).startswith(start):
+            if kind == "write":
+                raise Torn
+            die()
+
+    return act
+
+
+def full(since: int, until: int | None = None) -> Act:
+    """No space left on the device since the site of that number (until the one before `until`)."""
+
+    def act(number: int, kind: str, file: str) -> None:
+        if number >= since and (until is None or number < until):
+            raise OSError(ENOSPC, os.strerror(ENOSPC), file)
+
+    return act
