@@ -283,9 +283,7 @@ def spoil(folder, how):
 def test_a_broken_adapter_is_refused_by_its_key(how, saved):
     _, folder = saved
     spoil(folder, how)
-    with pytest.raises(
-        UserError, match=rf"^Invalid evaluate\.adapter: '{folder}'\. Must be an adapter of this model \("
-    ):
+    with pytest.raises(UserError, match=rf"^Invalid evaluate\.adapter: '{folder}'\. Must be an adapter (of|with) "):
         adapters.load(base_model("pocket_opt"), folder, "evaluate.adapter")
 
 

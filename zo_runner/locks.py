@@ -55,8 +55,6 @@ def hold(file: Path) -> Iterator[None]:
 
 def is_held(file: Path) -> bool:
     """Whether some process holds the lock at this moment."""
-    if file.is_symlink():
-        return False
     try:
         handle = _open(file)
     except FileNotFoundError:

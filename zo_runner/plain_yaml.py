@@ -33,6 +33,8 @@ def read(file: Path) -> dict[str, Any]:
         if "*" in text and _unfolded(yaml.compose(text, Loader=yaml.SafeLoader), {}) > MOST_VALUES:
             raise ValueError(f"aliases that unfold to more than {MOST_VALUES} values")
         values = OmegaConf.to_container(OmegaConf.create(text))
+        if not values:
+            raise ValueError("no keys")
     except (OSError, ValueError, RecursionError, yaml.YAMLError, OmegaConfBaseException) as error:
         reason = " ".join(str(error).split())
         raise UserError(f"Invalid {file}: {reason}. Must be a YAML file of keys and values.") from None

@@ -60,7 +60,7 @@ def test_a_broken_sweep_is_refused_by_file(tmp_path, monkeypatch):
 
 def test_a_pipe_is_no_file_of_keys(tmp_path):
     os.mkfifo(tmp_path / "config.yaml")
-    with pytest.raises(UserError, match=r"config\.yaml: no file\. Must be a YAML file of keys in YAML\.$"):
+    with pytest.raises(UserError, match=r"config\.yaml: no file\. Must be a YAML file of keys and values\.$"):
         plain_yaml.read(tmp_path / "config.yaml")
 
 
