@@ -3,11 +3,13 @@
 import itertools
 import json
 import math
+import os
 import warnings
 
 import pytest
 import torch
 from peft import PeftModel
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from zo_runner import adapters
@@ -216,3 +218,85 @@ def test_saving_an_adapter_does_not_warn(tmp_path):
         warnings.simplefilter("always")
         adapters.save(attached(), tmp_path)
     assert [str(warning.message) for warning in caught] == []
+
+
+# What is broken
+
+
+@pytest.fixture
+def saved(tmp_path):
+    """An adapter as a run saves it, and the model it came from."""
+    model = attached()
+    fill(model)
+    adapters.save(model, tmp_path)
+    return model, tmp_path
+
+
+def rewrite(folder, change):
+    file = folder / "adapter_model.safetensors"
+    tensors = load_file(str(file))
+    change(tensors)
+    save_file(tensors, str(file))
+
+
+A_NAME = "base_model.model.model.decoder.layers.0.self_attn.q_proj.lora_A.weight"
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (lambda t: t.update({A_NAME: t[A_NAME][:1].clone()}), r"q_proj.lora_A.weight is torch.float32 of \(1, 128\)"),
+        (lambda t: t.update({A_NAME: t[A_NAME].half()}), "q_proj.lora_A.weight is torch.float16"),
+        (lambda t: t.pop(A_NAME), "q_proj.lora_A.weight is only in the model"),
+        (lambda t: t.update({"more": torch.zeros(1)}), "more is only in the file"),
+    ],
+    ids=["one row, which would be stretched", "rounded", "missing", "more"],
+)
+def test_other_tensors_than_a_run_saved_are_not_read_back(change, told, saved):
+    model, folder = saved
+    rewrite(folder, change)
+    before = bits(model)
+    with pytest.raises(
+        UserError, match=rf"^Invalid {folder}: .*{told}.*\. Must hold the parameters that the run saved\.$"
+    ):
+        adapters.restore(model, folder)
+    assert same(bits(model), before)
+
+
+def spoil(folder, how):
+    file = folder / "adapter_model.safetensors"
+    if how == "cut":
+        file.write_bytes(file.read_bytes()[:1000])
+    elif how == "missing":
+        file.unlink()
+    elif how == "pipe":
+        file.unlink()
+        os.mkfifo(file)
+    elif how == "tensor":
+        rewrite(folder, lambda tensors: tensors.pop(A_NAME))
+    else:
+        config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
+        (folder / "adapter_config.json").write_text(json.dumps({**config, "target_modules": 3}), encoding="utf-8")
+
+
+@pytest.mark.parametrize("how", ["cut", "missing", "pipe", "tensor", "config"])
+def test_a_broken_adapter_is_refused_by_its_key(how, saved):
+    _, folder = saved
+    spoil(folder, how)
+    with pytest.raises(
+        UserError, match=rf"^Invalid evaluate\.adapter: '{folder}'\. Must be an adapter of this model \("
+    ):
+        adapters.load(base_model("pocket_opt"), folder, "evaluate.adapter")
+
+
+def test_a_full_model_that_lacks_a_tensor_is_not_filled_with_random_numbers(tmp_path):
+    model = base_model("pocket_opt")
+    adapters.save(model, tmp_path)
+    file = tmp_path / "model.safetensors"
+    tensors = load_file(str(file))
+    tensors.pop(next(iter(tensors)))
+    save_file(tensors, str(file), metadata={"format": "pt"})
+    with pytest.raises(
+        UserError, match=r"not all of the model fits: .* Must hold the parameters that the run saved\.$"
+    ):
+        adapters.restore(model, tmp_path)

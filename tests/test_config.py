@@ -11,6 +11,7 @@ from omegaconf import OmegaConf
 
 from tests.cli.helpers import compose, configure, write_rows
 from zo_runner import cli, config, identity
+from zo_runner.cautions import cautions
 from zo_runner.errors import UserError
 
 CONF = cli.HOME / "conf"
@@ -43,7 +44,7 @@ def test_every_choice_composes_under_its_own_name_and_passes_the_checks(group, n
     cfg = compose(f"{group}={name}", *needed.get(f"{group}/{name}", []))
     assert cfg[group].name == name
     config.check(cfg)
-    assert config.cautions(cfg, {group}) == []
+    assert cautions(cfg, {group}) == []
 
 
 @pytest.mark.parametrize("file", SWEEPS, ids=lambda file: file.stem)
@@ -115,7 +116,7 @@ def test_a_method_without_queries_of_losses_is_the_same_run_whatever_their_noise
     assert identify("method=fo_adamw", override) == identify("method=fo_adamw")
     assert identify("method=ar1zo", override) != identify("method=ar1zo")
     key = override.split("=")[0]
-    notes = config.cautions(configure("method=fo_adamw", override), {key})
+    notes = cautions(configure("method=fo_adamw", override), {key})
     assert notes == [f"{key} has no effect: method=fo_adamw differentiates the loss, and queries none"]
 
 
@@ -300,10 +301,10 @@ def test_a_key_that_bypasses_the_schema_is_refused(override):
 )
 def test_a_key_without_effect_is_named_when_it_was_typed(overrides, key):
     cfg = configure(*overrides)
-    (note,) = config.cautions(cfg, {override.split("=")[0] for override in overrides})
+    (note,) = cautions(cfg, {override.split("=")[0] for override in overrides})
     assert note.startswith(f"{key} has no effect: ")
-    assert config.cautions(cfg, {"method"}) == []
-    assert config.cautions(configure("method=ar1zo", *overrides[1:]), {key}) == []
+    assert cautions(cfg, {"method"}) == []
+    assert cautions(configure("method=ar1zo", *overrides[1:]), {key}) == []
 
 
 @pytest.mark.parametrize(
@@ -317,7 +318,7 @@ def test_a_key_without_effect_is_named_when_it_was_typed(overrides, key):
     ],
 )
 def test_a_radius_that_rounding_would_drown_is_pointed_out(dtype, eps, warned):
-    notes = config.cautions(configure(f"runtime.dtype={dtype}", f"method.eps={eps}"), set())
+    notes = cautions(configure(f"runtime.dtype={dtype}", f"method.eps={eps}"), set())
     assert len(notes) == warned
     assert all(f"runtime.dtype={dtype} with method.eps={eps:g}" in note for note in notes)
 

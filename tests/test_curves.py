@@ -139,6 +139,15 @@ def test_progress_leaves_out_what_is_no_number_and_runs_that_hold_nothing(tmp_pa
     assert progress([], "dev/loss") == []
 
 
+@pytest.mark.parametrize("queries", ['"ten"', "[10]", "null", "true", "NaN", '"inf"', "1" + "0" * 400])
+def test_a_run_whose_queries_are_no_numbers_does_not_count(queries, tmp_path):
+    good, odd = ([{"queries": q, "dev/loss": 1.0} for q in (0, 10)] for _ in range(2))
+    runs = [run(tmp_path / "a", good), run(tmp_path / "b", odd)]
+    file = runs[1] / "metrics.jsonl"
+    file.write_text(file.read_text().replace('"queries": 10', f'"queries": {queries}'))
+    assert [(p.x, p.n) for p in progress(runs, "dev/loss")] == [(0, 1), (10, 1)]
+
+
 def test_lines_and_bands_of_a_rank_curve_hold_the_numbers():
     series = {"ar1zo": [point(r, 80.0 - r, 2.0) for r in (1, 4, 16)], "mezo": [point(math.nan, 70.0, 1.0)]}
     figure = rank_curve(series, ylabel="test accuracy (%)", title="t, m")

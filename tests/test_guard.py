@@ -10,6 +10,7 @@ import torch
 from tests.cli.helpers import SMALL, configure, read_json, read_jsonl, the_run, zo_run
 from tests.test_train import Bowl, fo_sgd, trainer
 from zo_runner import config, identity
+from zo_runner.cautions import cautions
 from zo_runner.errors import Diverged, UserError
 from zo_runner.evaluation import Evaluator
 from zo_runner.guard import FEW_SLOPES, Guard
@@ -223,7 +224,7 @@ def test_thresholds_have_a_range(key, value, allowed):
 
 
 def test_a_slope_guards_no_method_without_slopes():
-    (note,) = config.cautions(configure("method=fo_sgd", "guard.slope=50"), {"guard.slope"})
+    (note,) = cautions(configure("method=fo_sgd", "guard.slope=50"), {"guard.slope"})
     assert note == "guard.slope has no effect: method=fo_sgd differentiates the loss, and queries none"
 
 

@@ -83,5 +83,5 @@ def test_writing_to_a_file_that_somebody_removed_is_a_fault(file):
 
 
 def test_a_missing_journal_is_named(tmp_path):
-    with pytest.raises(Fault, match=r"^Cannot read .*journal.jsonl: No such file or directory\.$"):
+    with pytest.raises(Fault, match=r"^Cannot read .*journal.jsonl: no file\.$"):
         list(read(tmp_path / "journal.jsonl", "abc"))

@@ -8,6 +8,7 @@ import threading
 
 import pytest
 
+from zo_runner.errors import UserError
 from zo_runner.locks import Busy, hold, is_held, lock_file
 
 HOLDER = """
@@ -98,3 +99,14 @@ def test_of_many_at_once_each_gets_it_alone(file):
     for thread in threads:
         thread.join()
     assert (most, made) == (1, 8)
+
+
+@pytest.mark.parametrize("place", ["link", "folder", "pipe"])
+def test_what_is_no_file_is_no_lock_and_stays_as_it_is(place, file):
+    precious = file.parent / "precious"
+    precious.write_text("mine", encoding="utf-8")
+    {"link": lambda: file.symlink_to(precious), "folder": file.mkdir, "pipe": lambda: os.mkfifo(file)}[place]()
+    for use in (is_held, lambda file: hold(file).__enter__()):
+        with pytest.raises(UserError, match=r"^Invalid lock '.*' \(.*\)\. Must be a file, or not there\.$"):
+            use(file)
+    assert precious.read_text(encoding="utf-8") == "mine"

@@ -69,6 +69,30 @@ def test_rows_that_are_not_tuned_equally_are_refused_by_name():
     )
 
 
+@pytest.mark.parametrize(
+    ("key", "value", "told"),
+    [
+        ("settings", "rank=4", "Invalid sweep.scales.pocket.settings: 'rank=4'. Must be keys with values."),
+        ("settings", [1], "Invalid sweep.scales.pocket.settings: [1]. Must be keys with values."),
+        ("grids", 3, "Invalid sweep.scales.pocket.grids: 3. Must be a list of grids."),
+        ("grids", "mezo", "Invalid sweep.scales.pocket.grids: 'mezo'. Must be a list of grids."),
+        ("grids", ["mezo"], "Invalid sweep.scales.pocket.grids: 'mezo'. Must be keys with values."),
+        ("tune", [0.1], "Invalid sweep.scales.pocket.tune: [0.1]. Must be keys with values."),
+        ("protocol", 1, "Invalid sweep.scales.pocket.protocol: 1. Must be keys with values."),
+    ],
+)
+def test_a_part_of_a_scale_of_another_kind_is_refused_by_its_place(key, value, told):
+    with pytest.raises(UserError) as refused:
+        planned(**{key: value})
+    assert str(refused.value) == told
+
+
+def test_a_scale_without_settings_or_that_is_no_keys():
+    assert planned(settings=None).settings == {}
+    with pytest.raises(UserError, match=r"^Invalid sweep\.scales\.pocket: 'all'\. Must be keys with values\.$"):
+        plan({"pocket": "all"}, "pocket", {})
+
+
 # The command line
 
 

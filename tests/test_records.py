@@ -8,7 +8,7 @@ import pytest
 
 from zo_runner import provenance, records
 from zo_runner.errors import Fault, UserError
-from zo_runner.records import SCHEMA, RunDirectory, decode, encode, find_runs, read_lines, read_result
+from zo_runner.records import SCHEMA, RunDirectory, decode, encode, find_runs, read_lines, read_meta, read_result
 from zo_runner.writing import write_atomic
 
 HARD = {"a": [math.inf, -math.inf, {"b": math.nan}], "c": 1.5, "d": None, "e": "text", "f": True, "g": 3}
@@ -189,3 +189,55 @@ def test_the_environment_names_versions_and_the_command(monkeypatch):
     assert found["packages"]["zo-run"]
     assert set(found["packages"]) <= set(provenance.PACKAGES)
     assert found["started"].endswith("+00:00")
+
+
+# What is broken
+
+
+@pytest.fixture(params=["pipe", "folder", "endless", "loop", "deep"])
+def broken(request, tmp_path):
+    """Something in the place of a file: what cannot be read, or might be read for ever."""
+    file = tmp_path / "s0-abc" / "broken"
+    file.parent.mkdir()
+    match request.param:
+        case "pipe":
+            os.mkfifo(file)
+        case "folder":
+            file.mkdir()
+        case "endless":
+            file.symlink_to("/dev/zero")
+        case "loop":
+            file.symlink_to(file)
+        case "deep":
+            file.write_text("[" * 100_000, encoding="utf-8")
+    return file
+
+
+def test_what_cannot_be_read_is_no_result_and_no_meta(broken):
+    assert read_result(broken) is None
+    broken.rename(broken.parent / "meta.json")
+    assert read_meta(broken.parent) == {}
+
+
+def test_what_cannot_be_read_has_no_rows(broken):
+    with pytest.raises((OSError, UserError)):
+        list(read_lines(broken))
+
+
+@pytest.mark.parametrize(
+    ("lines", "told"),
+    [
+        (b'{"a": 1}\n{"a"', ":2: '{\"a\"'. Must be one JSON object."),
+        (b'{"a": 1}\n\n{"a": 2}\n', ":2: ''. Must be one JSON object."),
+        (b"[1]\n", ":1: '[1]'. Must be one JSON object."),
+        (b'{"a": 1}\n' + b"[" * 100_000, ":2: '[[["),
+        (b"\xff\n", ": 'utf-8' codec can't decode byte 0xff"),
+    ],
+    ids=["torn", "blank", "no object", "deep", "no text"],
+)
+def test_a_line_that_is_no_row_is_refused_by_number(lines, told, tmp_path):
+    file = tmp_path / "metrics.jsonl"
+    file.write_bytes(lines)
+    with pytest.raises(UserError) as refusal:
+        list(read_lines(file))
+    assert str(refusal.value).startswith(f"Invalid {file}{told}")

@@ -6,7 +6,7 @@ first-order method takes a step.
 
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from zo_runner.shortage import is_shortage
 
 NAME = "default"
 WEIGHTS = "adapter_model.safetensors"
+_PAIR = (".lora_A.weight", ".lora_B.weight")
 
 
 def attach_lora(
@@ -143,25 +144,72 @@ def load(model: PreTrainedModel, folder: Path, key: str) -> PeftModel:
         if type(config) is not LoraConfig:  # others fetch further adapters, or build extensions
             raise ValueError(f"{config.peft_type} and not LoRA")
         loaded = PeftModel.from_pretrained(model, str(folder), config=config)
-    except (OSError, ValueError, RuntimeError, KeyError) as error:
+        # It leaves out what is missing or does not fit; what an adapter has beside A and B is its business.
+        stored = {name: t for name, t in load_file(str(folder / WEIGHTS)).items() if name.endswith(_PAIR)}
+        _require_names(_lora_tensors(loaded), stored)
+    except Exception as error:  # whatever PEFT and what it reads with raise at a broken file
         if is_shortage(error):
             raise
-        reason = str(error).strip().splitlines()[0]
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise invalid(key, str(folder), f"an adapter of this model ({reason})") from None
     loaded.requires_grad_(False)
     return loaded.eval()
 
 
 def restore(model: PreTrainedModel | PeftModel, folder: Path) -> None:
-    """Read back what `save` wrote, into the model it came from, bit for bit."""
-    if isinstance(model, PeftModel):
-        stored = load_file(str(folder / WEIGHTS))
-        groups = {f"base_model.model.{group['name']}": group["params"] for group in lora_groups(model)}
-        for name, (a_RI, b_OR) in groups.items():
-            a_RI.data.copy_(stored[f"{name}.lora_A.weight"])
-            b_OR.data.copy_(stored[f"{name}.lora_B.weight"])
-        return
-    loaded = type(model).from_pretrained(str(folder), dtype=model.dtype, use_safetensors=True).state_dict()
+    """Read back what `save` wrote, into the model it came from, bit for bit.
+
+    Raises:
+        UserError: it is not there, or not what was written.
+    """
+    held = _lora_tensors(model) if isinstance(model, PeftModel) else model.state_dict()
+    try:
+        stored = _stored(model, folder)
+        _require_same(held, stored)
+    except Exception as error:  # whatever the libraries that read it raise at a broken file
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise UserError(f"Invalid {folder}: {reason}. Must hold the parameters that the run saved.") from None
     with torch.no_grad():
-        for name, tensor in model.state_dict().items():
-            tensor.copy_(loaded[name])
+        for name, tensor in held.items():
+            tensor.copy_(stored[name])
+
+
+def _stored(model: PreTrainedModel | PeftModel, folder: Path) -> Mapping[str, torch.Tensor]:
+    if isinstance(model, PeftModel):
+        return load_file(str(folder / WEIGHTS))
+    # Its own configuration and not the folder's, which could be another's. What is missing would be drawn at random.
+    read: Any = type(model).from_pretrained(
+        str(folder),
+        config=model.config,
+        dtype=model.dtype,
+        output_loading_info=True,
+        local_files_only=True,
+        use_safetensors=True,
+    )
+    loaded, told = read
+    if found := sorted({str(name) for names in told.values() for name in names}):
+        raise ValueError(f"not all of the model fits: {found[0]}")
+    stored: dict[str, torch.Tensor] = loaded.state_dict()
+    return stored
+
+
+def _require_same(held: Mapping[str, torch.Tensor], stored: Mapping[str, torch.Tensor]) -> None:
+    """Refuse tensors of other names, shapes or dtypes: a copy would stretch or round them unseen."""
+    _require_names(held, stored)
+    for name, tensor in held.items():
+        if (stored[name].shape, stored[name].dtype) != (tensor.shape, tensor.dtype):
+            raise ValueError(f"{name} is {stored[name].dtype} of {tuple(stored[name].shape)}")
+
+
+def _require_names(held: Mapping[str, torch.Tensor], stored: Mapping[str, torch.Tensor]) -> None:
+    if odd := sorted(held.keys() ^ stored.keys()):
+        raise ValueError(f"{odd[0]} is only in {'the model' if odd[0] in held else 'the file'}")
+
+
+def _lora_tensors(model: PeftModel) -> dict[str, torch.Tensor]:
+    """A and B of every module, under the names that PEFT's file has."""
+    return {
+        f"base_model.model.{group['name']}.lora_{letter}.weight": param.data
+        for group in lora_groups(model)
+        for letter, param in zip("AB", group["params"], strict=True)
+    }

@@ -103,6 +103,8 @@ def load(file: Path) -> tuple[dict[str, Any], Tensors]:
     Raises:
         Fault: it is cut off, or was changed after it was written.
     """
+    if not file.is_file():  # a pipe would be waited for
+        raise Fault(_damaged(file, "it is no file"))
     try:
         with safe_open(str(file), framework="pt") as opened:
             header = opened.metadata() or {}

@@ -4,6 +4,7 @@ import json
 import os
 import re
 import sys
+import traceback
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,9 @@ INTERRUPTED, TERMINATED = 130, 143
 # More digits than Python takes for a number, which Hydra does not expect.
 _ENDLESS = re.compile(r"\d{4300}")
 
+# What a job of a multirun notes when it ends.
+_NOTE = {"overrides": list, "run": str | None, "error": str | None}
+
 # The exit code that the jobs of this process have earned so far.
 _exit_code = 0
 
@@ -41,10 +45,10 @@ class TableAtEnd(Callback):
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         """Gather what the jobs noted; they may have run in other processes."""
         folder = Path(config.hydra.sweep.dir)
-        try:
-            jobs = [json.loads(line) for line in (folder / "jobs.jsonl").read_text(encoding="utf-8").splitlines()]
-        except FileNotFoundError:
-            return
+        jobs, broken = _noted(folder / "jobs.jsonl")
+        for sentence in broken:
+            complain(sentence)
+            _fail()
         failed = [job for job in jobs if job["error"] is not None]
         runs = list(dict.fromkeys(job["run"] for job in jobs if job["run"] is not None))
         if runs:
@@ -56,12 +60,31 @@ class TableAtEnd(Callback):
             _fail()
 
 
+def _noted(file: Path) -> tuple[list[dict[str, Any]], list[str]]:
+    """What the jobs of a multirun noted, and a sentence for each line that is none of theirs."""
+    jobs, broken = [], []
+    lines = file.read_bytes().split(b"\n") if file.is_file() else []
+    for number, line in enumerate(lines, 1):
+        try:
+            job = json.loads(line) if line.strip() else None
+        except (ValueError, RecursionError):
+            job = {}
+        if job is None:
+            continue
+        if isinstance(job, dict) and all(isinstance(job.get(key, 0), kind) for key, kind in _NOTE.items()):
+            jobs.append(job)
+        else:
+            broken.append(f"{file}:{number} is no note of a job; what it said is left out.")
+    return jobs, broken
+
+
 @hydra.main(version_base="1.3", config_path=str(HOME / "conf"), config_name="run")
 def _job(cfg: DictConfig) -> float | None:
     """One job: a single run, or one of a multirun, where a failure is noted and the rest go on."""
     quiet()  # a launcher's worker has not been through main()
     context = HydraConfig.get()
-    overrides = list(context.overrides.task)
+    # As they were typed: an interpolation in one of them may lead nowhere.
+    overrides = list(map(str, OmegaConf.to_container(context.overrides.task, resolve=False) or ()))
     note: dict[str, Any] = {
         "job": context.job.num if context.mode == RunMode.MULTIRUN else 0,
         "overrides": overrides,
@@ -74,6 +97,8 @@ def _job(cfg: DictConfig) -> float | None:
         return result.get("objective")
     except (UserError, Fault) as error:
         note["error"] = str(error)
+    except (HydraException, OmegaConfBaseException) as error:  # a value that leads nowhere until it is read
+        note["error"] = one_line(error)
     except Exception as error:  # a bug or a fault of one job must not take the others with it
         note["error"] = f"{type(error).__name__}: {error}"
         trace()
@@ -140,7 +165,16 @@ def _rebuild_table(cfg: DictConfig, overrides: list[str]) -> None:
     keys = [key for key in chosen if key not in ("job", "tracker") and not key.startswith(("runtime.root", "tracker."))]
     groups = ("model", "task", "method", "adapter", "budget", "noise")
     keys = [f"{key}.name" if key in groups else key for key in keys]
-    runs = [run for run in find_runs(root) if _agrees(run, cfg, keys)]
+    runs, unreadable = [], []
+    for run in find_runs(root):
+        try:
+            if _agrees(plain_yaml.read(run / "config.yaml"), cfg, keys):
+                runs.append(run)
+        except UserError as error:
+            unreadable.append(f"{error} The run is left out.")
+    for sentence in unreadable:
+        complain(sentence)
+        _fail()
     if not runs:
         raise UserError(
             f"No table: no run below {str(root)!r} agrees with the command. Run some first, or choose fewer keys."
@@ -149,12 +183,7 @@ def _rebuild_table(cfg: DictConfig, overrides: list[str]) -> None:
         _fail()
 
 
-def _agrees(run: Path, cfg: DictConfig, keys: list[str]) -> bool:
-    try:
-        saved = plain_yaml.read(run / "config.yaml")
-    except UserError as error:
-        complain(str(error))
-        return False
+def _agrees(saved: dict[str, Any], cfg: DictConfig, keys: list[str]) -> bool:
     trained = saved.get("job") == "train"  # other jobs have nothing that a table compares
     return trained and all(read(saved, *key.split(".")) == OmegaConf.select(cfg, key) for key in keys)
 
@@ -202,6 +231,12 @@ def main() -> None:
         allowed = f"a folder that can be written to ({error.strerror or error})"
         complain(f"error: {invalid('runtime.root', error.filename, allowed)}")
         _fail()
+    except Exception as error:
+        if not in_composition(error):
+            raise
+        words = " ".join(sys.argv[1:])
+        complain(f"error: Cannot compose {words!r}: {type(error).__name__}: {' '.join(str(error).split())}")
+        _fail()
     sys.exit(_exit_code)
 
 
@@ -224,6 +259,11 @@ def help_text() -> str:
     options = {folder.name: sorted(file.stem for file in folder.glob("*.yaml")) for folder in folders}
     groups = "\n".join(f"{group}: {', '.join(names)}" for group, names in options.items() if names)
     return (PACKAGE / "help.txt").read_text(encoding="utf-8").replace("$GROUPS", groups)
+
+
+def in_composition(error: BaseException) -> bool:
+    """Whether Hydra raised it while it composed: then it is about what was typed, whatever its type."""
+    return "compose_config" in {frame.name for frame in traceback.extract_tb(error.__traceback__)}
 
 
 def one_line(error: BaseException) -> str:

@@ -1,8 +1,7 @@
-"""The configuration: range checks, cautions, and `build`, the one caller of instantiate. No torch."""
+"""The configuration: range checks, and `build`, the one caller of instantiate. No torch."""
 
 import math
 import re
-from collections.abc import Collection
 from dataclasses import fields, is_dataclass
 from functools import partial
 from importlib import import_module
@@ -100,6 +99,10 @@ def check(cfg: DictConfig) -> None:
         raise invalid("method.trains", "full", "adapter, since the method moves the two factors of LoRA together")
     if cfg.tracker.mode not in ("auto", "online", "offline"):
         raise invalid("tracker.mode", cfg.tracker.mode, "one of auto, offline, online")
+    targets = cfg.adapter.target_modules
+    listed = OmegaConf.is_list(targets) and len(targets) > 0 and all(isinstance(name, str) for name in targets)
+    if not (listed or isinstance(targets, str)):
+        raise invalid("adapter.target_modules", targets, "a list of names of modules, or all-linear")
     if cfg.model.trust_remote_code and not _COMMIT.fullmatch(cfg.model.revision or "0" * 40):
         allowed = (
             "the 40 hexadecimal digits of a commit, whose code model.trust_remote_code=true runs; a branch can move"
@@ -115,7 +118,7 @@ def check_name(key: str, name: object) -> None:
     Raises:
         UserError: naming the key and the name.
     """
-    if not _NAME.fullmatch(str(name)):
+    if not (isinstance(name, str) and _NAME.fullmatch(name)):
         allowed = "letters, digits, dots, dashes and underscores, 100 at most, since it names a folder"
         raise invalid(key, name, allowed)
 
@@ -184,6 +187,9 @@ def _check_probe(cfg: DictConfig) -> None:
 
 
 def _check_method_numbers(cfg: DictConfig) -> None:
+    fallback = cfg.method.get("fallback", {})
+    if not isinstance(fallback, dict | DictConfig) or (fallback and not {"lr", "eps"} <= set(fallback)):
+        raise invalid("method.fallback", fallback, "an lr and an eps, for where they cannot be measured")
     for key, low in (("lr", ">= 0"), ("eps", "> 0"), ("lr_scale", "> 0")):
         value = cfg.method.get(key)
         measured = key != "lr_scale" and queries_slopes(cfg)
@@ -208,8 +214,13 @@ def calibrates(cfg: DictConfig) -> bool:
 def _known_keys(cfg: DictConfig, schema: type, prefix: str = "") -> None:
     """Refuse keys that `+key=value` brought past the schema: they would have no effect."""
     for known in fields(schema):
+        value = None if OmegaConf.is_missing(cfg, known.name) else cfg.get(known.name)
         if is_dataclass(known.type):
-            _known_keys(cfg[known.name], known.type, f"{known.name}.")  # type: ignore[arg-type]  # a class, not an instance
+            if not isinstance(value, DictConfig):
+                raise invalid(known.name, value, "one of its group, with the keys of that")
+            _known_keys(value, known.type, f"{known.name}.")  # type: ignore[arg-type]  # a class, not an instance
+        elif value is None and "None" not in str(known.type):
+            raise invalid(f"{prefix}{known.name}", value, "given")
     for key in set(cfg) - {known.name for known in fields(schema)}:
         raise UserError(
             f"Unknown key {prefix + str(key)!r}. zo-run --help lists the keys, zo-run --cfg job shows them all."
@@ -262,42 +273,3 @@ def _refuse_instructions(node: Any) -> None:
     elif isinstance(node, list):
         for item in node:
             _refuse_instructions(item)
-
-
-def cautions(cfg: DictConfig, typed: Collection[str]) -> list[str]:
-    """What a person should be told before the run: keys without effect, settings that drown the signal.
-
-    Args:
-        cfg: checked configuration.
-        typed: keys given on the command line.
-    """
-    silent: dict[str, str] = {}
-    if cfg.job == "evaluate":
-        keys = ("method", "rank", "alpha", "adapter", "budget", "noise", "guard")
-        silent = {key: "job=evaluate trains nothing" for key in typed if key.split(".")[0] in keys}
-    elif cfg.job == "probe":
-        reason = "job=probe has a grid of its own: probe.ranks, probe.atoms, probe.scalings"
-        budget = ("budget", *(f"budget.{unit}" for unit in BUDGET_UNITS))
-        silent = dict.fromkeys(("rank", "method.atoms", "method.scaling", *budget), reason)
-        silent |= dict.fromkeys(("guard.slope", "guard.still"), "job=probe has no guard")
-    elif cfg.method.trains == "full":
-        reason = f"method={cfg.method.name} trains every parameter of the model and has no adapter"
-        silent = dict.fromkeys(
-            ("rank", "alpha", "adapter", "adapter.target_modules", "seeds.adapter", "method.scaling"), reason
-        )
-    elif cfg.method.get("atoms") == "all":
-        silent = dict.fromkeys(("method.order", "method.offsets"), "every query covers all atoms")
-    if cfg.method.get("lr") != AUTO:
-        silent["method.lr_scale"] = "method.lr is a number, and not auto"
-    if cfg.job == "train" and not queries_slopes(cfg):
-        reason = f"method={cfg.method.name} differentiates the loss, and queries none"
-        of_slopes = ("noise", "noise.std", "noise.repeats", "noise.every", "seeds.direction", "guard.slope")
-        silent |= dict.fromkeys(of_slopes, reason)
-    notes = [f"{key} has no effect: {reason}" for key, reason in silent.items() if key in typed]
-    eps = cfg.method.get("eps")
-    if cfg.runtime.dtype != "float32" and isinstance(eps, float | int) and eps <= 1e-3:
-        notes.append(
-            f"runtime.dtype={cfg.runtime.dtype} with method.eps={eps:g}: rounding is likely larger than the loss "
-            "difference; method.eps=1e-2 or float32 is safer, and zo/fd_snr shows which it is"
-        )
-    return notes

@@ -17,6 +17,7 @@ from zo_runner.comparison import LEVEL
 from zo_runner.errors import invalid, one_of
 from zo_runner.plots import save, settings
 from zo_runner.records import read_lines
+from zo_runner.rows import is_number
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -67,9 +68,18 @@ def _history(run: Path, key: str) -> dict[float, float]:
     """Queries -> value, NaN for what is no number; empty where the file is missing or broken."""
     try:
         events = [event for event in read_lines(run / "metrics.jsonl") if key in event]
-        return {event["queries"]: event[key] if isinstance(event[key], int | float) else math.nan for event in events}
-    except (OSError, ValueError, TypeError, KeyError):
+    except (OSError, ValueError):
         return {}
+    values = {_number(event.get("queries")): _number(event[key]) for event in events}
+    return values if all(map(math.isfinite, values)) else {}
+
+
+def _number(value: Any) -> float:
+    """A number as it is, where a float can hold it; NaN for anything else."""
+    try:
+        return float(value) if is_number(value) else math.nan
+    except OverflowError:
+        return math.nan
 
 
 def _shared(histories: Iterable[Mapping[float, float]]) -> list[Point]:

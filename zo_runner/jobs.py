@@ -9,6 +9,7 @@ from typing import Any
 from omegaconf import DictConfig
 
 from zo_runner import config
+from zo_runner.cautions import cautions
 from zo_runner.console import quiet
 from zo_runner.errors import RunWarning
 from zo_runner.identity import identify, run_folder
@@ -43,7 +44,7 @@ def carry_out(cfg: DictConfig, chosen: Collection[str], *, wait: bool) -> tuple[
         Fault: memory ran out.
     """
     config.check(cfg)
-    for caution in config.cautions(cfg, set(chosen)):
+    for caution in cautions(cfg, set(chosen)):
         warnings.warn(caution, RunWarning, stacklevel=2)
     known = identify(cfg)
     directory = RunDirectory(run_folder(cfg, known))

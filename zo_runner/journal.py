@@ -88,11 +88,9 @@ def read(file: Path, run_id: str) -> Iterator[Line]:
     Raises:
         Fault: there is none, or a line other than the last does not fit.
     """
-    try:
-        stream = file.open("rb")
-    except OSError as error:
-        raise Fault(f"Cannot read {file}: {error.strerror}.") from None
-    with stream:
+    if not file.is_file():  # a pipe would be waited for
+        raise Fault(f"Cannot read {file}: no file.")
+    with file.open("rb") as stream:
         chain, end = first_sum(run_id), 0
         torn: int | None = None
         for number, text in enumerate(stream, start=1):

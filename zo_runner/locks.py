@@ -7,17 +7,21 @@ import errno
 import fcntl
 import os
 import socket
+import stat
 import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from zo_runner.errors import RunWarning, invalid
+from zo_runner.errors import RunWarning, UserError
 from zo_runner.writing import writing
 
 # A look at a lock takes it for an instant, so one refusal is not the last word.
 _TRIES, _PAUSE = 5, 0.02
+
+# Of what a holder says of itself, so many bytes are shown.
+_LONGEST = 200
 
 
 class Busy(RuntimeError):
@@ -54,7 +58,7 @@ def is_held(file: Path) -> bool:
     if file.is_symlink():
         return False
     try:
-        handle = os.open(file, os.O_RDWR | os.O_NOFOLLOW)
+        handle = _open(file)
     except FileNotFoundError:
         return False
     try:
@@ -65,19 +69,37 @@ def is_held(file: Path) -> bool:
 
 def _acquire(file: Path) -> int:
     for attempt in range(_TRIES):
-        if file.is_symlink():  # which could lead to any file, and that would be emptied
-            raise invalid("lock", str(file), "no link")
-        handle = os.open(file, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
+        handle = _open(file, os.O_CREAT)
         if _locked(handle):
             if _is_at(handle, file):
                 return handle
         elif attempt == _TRIES - 1:
-            holder = file.read_text(encoding="utf-8") if file.exists() else ""
+            holder = os.pread(handle, _LONGEST, 0).decode(errors="replace")
             os.close(handle)
             raise Busy(f"This run is being made by {holder or 'another process'}.")
         os.close(handle)  # its holder has removed the file since, or only looked at it
         time.sleep(_PAUSE)
     raise Busy("This run is being made by another process.")
+
+
+def _open(file: Path, flags: int = 0) -> int:
+    """A handle on the file itself: a link might lead to a file that is then written over.
+
+    Raises:
+        FileNotFoundError: there is no file, and none is to be made.
+        UserError: something else is there.
+    """
+    try:
+        handle = os.open(file, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | flags, 0o644)
+        if stat.S_ISREG(os.fstat(handle).st_mode):
+            return handle
+        os.close(handle)
+        reason = "not a file"
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        reason = error.strerror or str(error)
+    raise UserError(f"Invalid lock {str(file)!r} ({reason}). Must be a file, or not there.")
 
 
 def _locked(handle: int) -> bool:

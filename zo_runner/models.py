@@ -21,8 +21,8 @@ from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
-from zo_runner.assets import asset_path
-from zo_runner.errors import RunWarning, UserError, invalid
+from zo_runner.assets import ASSETS, asset_path
+from zo_runner.errors import RunWarning, UserError, invalid, one_of
 from zo_runner.identity import content
 from zo_runner.shortage import is_shortage
 
@@ -153,6 +153,8 @@ def load_base(
     Raises:
         UserError: nothing there, not a causal language model, or no way to reach it.
     """
+    if embedded and path not in ASSETS:
+        raise invalid("model.path", path, one_of(ASSETS))
     source = str(asset_path(path)) if embedded else path
     options: dict[str, Any] = {"revision": revision or "main", "trust_remote_code": trust_remote_code}
     code = _code_named_in(Path(source))

@@ -24,6 +24,8 @@ def read(file: Path) -> dict[str, Any]:
         UserError: it cannot be read, is no mapping, or is or unfolds to more than a configuration can be.
     """
     try:
+        if not file.is_file():  # a pipe would be waited for
+            raise ValueError("no file")
         with file.open(encoding="utf-8") as stream:
             text = stream.read(MOST_BYTES + 1)
         if len(text) > MOST_BYTES:

@@ -107,19 +107,23 @@ def plan(scales: Mapping[str, Any], scale: str, given: Mapping[str, Sequence[Any
     """
     if scale not in scales:
         raise invalid("scale", scale, one_of(scales))
-    data, place = dict(scales[scale]), f"sweep.scales.{scale}"
+    place = f"sweep.scales.{scale}"
+    data = _keys(place, scales[scale])
     if unknown := sorted(set(data) - set(KEYS)):
         raise invalid(f"{place}.{unknown[0]}", data[unknown[0]], f"left out: a scale has {', '.join(KEYS)}")
     given = dict(given)
     seeds = _seeds(f"{place}.seeds", given.pop("seed", data.get("seeds")))
     tune_seeds = _seeds(f"{place}.tune_seeds", data.get("tune_seeds", seeds[:1]))
-    settings = {key: value for key, value in data.get("settings", {}).items() if key not in given}
+    settings = {
+        key: value for key, value in _keys(f"{place}.settings", data.get("settings")).items() if key not in given
+    }
     _check_keys(settings, f"{place}.settings")
     settings |= {key: values[0] for key, values in given.items() if len(values) == 1}
     several = {key: values for key, values in given.items() if len(values) > 1}
     rows: dict[str, Row] = {}
-    for grid in data.get("grids") or [{}]:
-        tune = {key: values for key, values in grid.get("tune", data.get("tune", {})).items() if key not in given}
+    for grid in _grids(f"{place}.grids", data.get("grids")):
+        tune = _keys(f"{place}.tune", grid.get("tune", data.get("tune")))
+        tune = {key: values for key, values in tune.items() if key not in given}
         keys = {key: values for key, values in grid.items() if key != "tune" and key not in given}
         _check_keys({**tune, **keys}, f"{place}.grids")
         candidates = tuple(_product(tune, f"{place}.tune"))
@@ -129,7 +133,7 @@ def plan(scales: Mapping[str, Any], scale: str, given: Mapping[str, Sequence[Any
     if len(sizes) > 1:
         told = ", ".join(f"{row.label} tries {size}" for size, row in sorted(sizes.items()))
         raise UserError(f"Invalid {place}.tune: {told} configurations. Must be the same number for every row.")
-    protocol = {str(key): str(value) for key, value in data.get("protocol", {}).items()}
+    protocol = {str(key): str(value) for key, value in _keys(f"{place}.protocol", data.get("protocol")).items()}
     return Plan(settings, tuple(rows.values()), tune_seeds, seeds, protocol)
 
 
@@ -137,6 +141,18 @@ def _check_keys(keys: Mapping[str, Any], place: str) -> None:
     for key, value in keys.items():
         if not _KEY.fullmatch(str(key)) or key in _TYPED_ONLY:
             raise invalid(f"{place}.{key}", value, "left out: a file cannot set this key, the command line can")
+
+
+def _keys(place: str, value: Any) -> dict[str, Any]:
+    if not isinstance(value, Mapping | None):
+        raise invalid(place, value, "keys with values")
+    return dict(value or {})
+
+
+def _grids(place: str, value: Any) -> list[dict[str, Any]]:
+    if not isinstance(value, Sequence | None) or isinstance(value, str):
+        raise invalid(place, value, "a list of grids")
+    return [_keys(place, grid) for grid in value or [{}]]
 
 
 def _product(lists: Mapping[str, Any], place: str) -> Iterator[dict[str, Any]]:

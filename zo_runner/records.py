@@ -10,6 +10,7 @@
 JSON has no infinity: non-finite floats stand as the strings "inf", "-inf" and "nan", and come back as floats.
 """
 
+import errno
 import hashlib
 import json
 import math
@@ -108,11 +109,6 @@ class RunDirectory:
         """Whether there is a folder, and not one of another version."""
         return self.path.is_dir() and not self._is_of_another_version
 
-    def meta(self) -> dict[str, Any]:
-        """What meta.json says; empty if it cannot be read, since no number depends on it."""
-        meta: dict[str, Any] = decode(_read_json(self.path / "meta.json") or {})
-        return meta
-
     def start(self, config_yaml: str, meta: dict[str, Any]) -> None:
         """Begin afresh: remove what an unfinished run left, write config.yaml and meta.json.
 
@@ -144,8 +140,11 @@ class RunDirectory:
                 "run directory", str(self.path), f"without links such as {links[0]}, since a run goes on in it"
             )
         file = self.path / "metrics.jsonl"
+        if not file.is_file():  # a pipe would be waited for
+            raise Fault(f"Cannot read {file}: no file.")
         with writing(self.path):
             self._tidy("result.json", "error.txt")
+        with writing(file):
             whole = file.read_bytes().rpartition(b"\n")
             os.truncate(file, len(whole[0]) + len(whole[1]))
         found = (whole[0] + whole[1]).count(b"\n")
@@ -242,8 +241,8 @@ def read_result(file: Path) -> dict[str, Any] | None:
 def _read_json(file: Path) -> dict[str, Any] | None:
     """An object, None where there is none or another kind of value."""
     try:
-        value = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        value = json.loads(_text(file))
+    except (OSError, ValueError, RecursionError):
         return None
     return value if isinstance(value, dict) else None
 
@@ -258,10 +257,37 @@ def is_complete(result: dict[str, Any], *, tested: bool) -> bool:
 
 
 def read_lines(file: Path) -> Iterator[dict[str, Any]]:
-    """The rows of metrics.jsonl or journal.jsonl."""
-    with file.open(encoding="utf-8") as stream:
-        for line in stream:
-            yield decode(json.loads(line))
+    """The rows of metrics.jsonl or journal.jsonl.
+
+    Raises:
+        OSError: there is no such file.
+        UserError: a line that is no row, by its number.
+    """
+    try:
+        text = _text(file)
+    except UnicodeDecodeError as error:
+        raise UserError(f"Invalid {file}: {error}. Must be one JSON object per line.") from None
+    for number, line in enumerate(text.removesuffix("\n").split("\n") if text else [], 1):
+        try:
+            row = decode(json.loads(line))
+        except (ValueError, RecursionError):
+            row = None
+        if not isinstance(row, dict):
+            raise UserError(f"Invalid {file}:{number}: {line[:80]!r}. Must be one JSON object.")
+        yield row
+
+
+def read_meta(run: Path) -> dict[str, Any]:
+    """The meta.json of a run; empty where it is missing or broken, since no number depends on it."""
+    meta: dict[str, Any] = decode(_read_json(run / "meta.json") or {})
+    return meta
+
+
+def _text(file: Path) -> str:
+    """What stands in a file. A pipe or a device, which might be read for ever, is no file."""
+    if not file.is_file():
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(file))
+    return file.read_text(encoding="utf-8")
 
 
 def find_runs(root: Path) -> Iterator[Path]:

@@ -28,7 +28,7 @@ from zo_runner.methods.base import Method, ZerothOrder
 from zo_runner.models import load_base, pick_device, set_threads
 from zo_runner.outcome import Taken
 from zo_runner.provenance import differences, environment
-from zo_runner.records import RunDirectory
+from zo_runner.records import RunDirectory, read_meta
 from zo_runner.schema import RunConfig
 
 NAME = "replay"
@@ -109,7 +109,7 @@ def replay(
         dtype=cfg.runtime.dtype,
         device_map=None,
     )
-    meta = directory.meta()
+    meta = read_meta(directory.path)
     if identify_model(cfg) != meta.get("identity", {}).get("model"):
         raise invalid("run", str(folder), f"a run of the model that now lies at {cfg.model.path}")
     now = {**environment(), "device": str(base.device), "threads": set_threads(base.model, threads)}

@@ -27,7 +27,7 @@ from zo_runner.observer import RunObserver
 from zo_runner.outcome import Outcome
 from zo_runner.provenance import differences, environment
 from zo_runner.rate import FollowingRate
-from zo_runner.records import RunDirectory, is_complete
+from zo_runner.records import RunDirectory, is_complete, read_meta
 from zo_runner.schema import AUTO
 from zo_runner.shortage import shortage_told
 from zo_runner.train import Trainer
@@ -99,7 +99,7 @@ def execute(cfg: DictConfig, known: dict[str, Any], directory: RunDirectory) -> 
 
 def _take_up(directory: RunDirectory, config_yaml: str, meta: dict[str, Any], past: Past) -> None:
     """Note in meta.json that the run goes on here and now, and say what is different. Both files may have been lost."""
-    begun = directory.meta() or meta
+    begun = read_meta(directory.path) or meta
     if differs := ", ".join(differences(begun, meta)):
         warnings.warn(f"The run began with {differs}: what follows may round differently.", RunWarning, stacklevel=2)
     at = past.last.row["step"] + 1 if past.last else 0

@@ -20,6 +20,7 @@ from omegaconf import DictConfig
 from zo_runner import curves, published, report, tables
 from zo_runner.errors import invalid, one_of
 from zo_runner.plans import POINTS
+from zo_runner.records import read_meta
 from zo_runner.writing import write_atomic
 
 if TYPE_CHECKING:
@@ -223,12 +224,11 @@ def _summary(job: "Job", result: dict[str, Any]) -> str:
 
 def _versions(run: Path) -> Iterator[tuple[str, str]]:
     """What a run says of its surroundings."""
-    try:
-        meta = json.loads((run / "meta.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return
-    for key in ("device", "dtype", "python"):
-        yield key, str(meta.get(key))
-    yield from ((name, str(version)) for name, version in meta.get("packages", {}).items())
-    if source := meta.get("source"):
-        yield "commit", source["commit"] + (" with uncommitted changes" if source["dirty"] else "")
+    meta = read_meta(run)
+    yield from ((key, str(meta[key])) for key in ("device", "dtype", "python") if key in meta)
+    packages: Any = meta.get("packages")
+    if isinstance(packages, dict):
+        yield from ((name, str(version)) for name, version in packages.items())
+    source: Any = meta.get("source")
+    if isinstance(source, dict) and "commit" in source:
+        yield "commit", f"{source['commit']}{' with uncommitted changes' if source.get('dirty') else ''}"

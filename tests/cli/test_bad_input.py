@@ -74,6 +74,16 @@ def refusal(root, *words):
         (["rnak=3"], "Unknown key 'rnak'."),
         (["method.ep=1"], "Unknown key 'method.ep'."),
         (["+foo=1"], "Unknown key 'foo'."),
+        (["rank=${nope}"], "Interpolation key 'nope' not found"),
+        (["seed=???"], "Invalid seed: None. Must be given."),
+        (["model=${rank}"], "Error resolving interpolation '${rank}', possible"),
+        (["=0"], "Cannot compose "),
+        (["model=[[]]"], "Cannot compose "),
+        ([f"rank={'9' * 5000}"], "Cannot compose "),
+        (["method.name=null"], "Invalid method.name: None. Must be letters, digits, dots, dashes and underscores"),
+        (["method.fallback=3"], "Invalid method.fallback: 3. Must be an lr and an eps"),
+        (["adapter.target_modules=null"], "Invalid adapter.target_modules: None. Must be given."),
+        (["model.path=nope"], "Invalid model.path: 'nope'. Must be one of pocket_opt, pocket_qwen3."),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
@@ -156,6 +166,24 @@ def refused_rows(tmp_path, *words, **files):
         ("The soup was bland.", "Invalid row at {place}: not JSON. Must be one JSON object per line."),
         ('["The soup", 1]', "Invalid row at {place}: list. Must be a JSON object."),
         ("[" * 100_000, "Invalid row at {place}: not JSON."),
+        (
+            '{"text": "\\ud83d", "label": 0}',
+            r"Invalid row at {place}: '\ud83d', half a character. Must be text of whole",
+        ),
+        ('{"text": "a", "label": NaN}', "Invalid row at {place}: NaN. Must be finite numbers."),
+        ('{"text": 1e999, "label": 0}', "Invalid row at {place}: 1e999. Must be finite numbers."),
+        (
+            '{"text": "a", "label": 0, "label": 1}',
+            "Invalid row at {place}: the key 'label' twice. Must be a JSON object of different keys.",
+        ),
+        (
+            '{"text": ["a"], "label": 0}',
+            "Invalid text at {place}: ['a']. Must be a text or a number, for task.template.",
+        ),
+        (
+            '{"\\n\\u001b": 1}',
+            r"Invalid row at {place}: no 'text'. Must have every field of task.template; it has: \n\x1b",
+        ),
     ],
     ids=lambda value: value[:40],
 )

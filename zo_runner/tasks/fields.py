@@ -5,7 +5,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
-from zo_runner.errors import invalid, one_of
+from zo_runner.errors import UserError, invalid, one_of
 from zo_runner.tasks.base import Example, Scoring, Splits, Template
 from zo_runner.tasks.prepare import preparation
 from zo_runner.tasks.rows import Row
@@ -64,9 +64,13 @@ def filled(template: Template, row: Row, key: str = "task.template") -> str:
         key: configuration key of the template, for messages.
 
     Raises:
-        UserError: the row lacks a field of the template.
+        UserError: the row lacks a field of the template, or has a list or an object there.
     """
-    return template.render({name: row.require(name, f"every field of {key}") for name in template.fields})
+    values = {name: row.require(name, f"every field of {key}") for name in template.fields}
+    for name, value in values.items():
+        if isinstance(value, list | dict):
+            raise UserError(f"Invalid {name} at {row.place}: {value!r}. Must be a text or a number, for {key}.")
+    return template.render(values)
 
 
 def null_prompt(template: Template | None, row: Row) -> str | None:

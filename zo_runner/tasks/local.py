@@ -4,8 +4,10 @@ import csv
 import io
 import itertools
 import json
+import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from zo_runner.errors import UserError, invalid
 from zo_runner.tasks.files import SPLITS, read_text, sha256, split_files
@@ -143,9 +145,36 @@ def _blocks(text: str) -> list[tuple[int, str]]:
     return blocks
 
 
+class _Unfit(ValueError):
+    """What JSON lets pass and a data set should not have; says what it is, and what it must be."""
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    values = dict(pairs)
+    if len(values) < len(pairs):
+        twice = next(key for i, (key, _) in enumerate(pairs) if key in dict(pairs[:i]))
+        raise _Unfit(f"the key {twice!r} twice. Must be a JSON object of different keys")
+    return values
+
+
+def _finite(number: str) -> float:
+    if not math.isfinite(value := float(number)):
+        raise _Unfit(f"{number}. Must be finite numbers")
+    return value
+
+
+_JSON = json.JSONDecoder(object_pairs_hook=_once, parse_float=_finite, parse_constant=_finite)
+
+
 def _json_row(line: str, place: str) -> Row:
     try:
-        values = json.loads(line)
+        values = _JSON.decode(line)
+        json.dumps(values, ensure_ascii=False).encode()
+    except _Unfit as error:
+        raise UserError(f"Invalid row at {place}: {error}.") from None
+    except UnicodeEncodeError as error:  # one escape of a pair: no tokenizer takes it
+        half = error.object[error.start]
+        raise UserError(f"Invalid row at {place}: {half!r}, half a character. Must be text of whole ones.") from None
     except (ValueError, RecursionError):
         raise UserError(f"Invalid row at {place}: not JSON. Must be one JSON object per line.") from None
     if not isinstance(values, dict):
