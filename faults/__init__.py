@@ -1,1 +1,1 @@
-"""Faults put into real runs on purpose: kills, full disks, torn files, hostile input, long runs."""
+"""Faults put into real runs on purpose: kills, full disks, torn files, hostile input, long runs. Not installed."""
