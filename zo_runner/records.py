@@ -171,7 +171,8 @@ class RunDirectory:
         with writing(target):
             if target.parent != self.path and target.parent.is_symlink():
                 target.parent.unlink()
-            target.parent.mkdir(exist_ok=True)
+            if target.parent != self.path:  # a run's folder that has vanished is not made again
+                target.parent.mkdir(exist_ok=True)
             new = beside(self.path / Path(name).parts[0])
             new.mkdir()
             try:
