@@ -56,7 +56,7 @@ def methods() -> dict[str, dict[str, Any]]:
 
 def short(method: str, *extra: str, name: str = "") -> Experiment:
     """One short run."""
-    budget = () if any(word.startswith("budget.tokens") for word in extra) else (QUERIES,)
+    budget = () if any(word.startswith(("budget.tokens", "budget.queries")) for word in extra) else (QUERIES,)
     return Experiment(name or " ".join([method, *extra]), (f"method={method}", *SHORT, *budget, *extra))
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import safetensors.torch
+from safetensors import SafetensorError
 
 # What a site is asked to do: (its number from 1, its kind, its file); raises what the call is to raise.
 Act = Callable[[int, str, str], None]
@@ -190,6 +191,8 @@ def full(since: int, until: int | None = None) -> Act:
 
     def act(number: int, kind: str, file: str) -> None:
         if number >= since and (until is None or number < until):
+            if kind == "save":
+                raise SafetensorError(f"Error while serializing: I/O error: {os.strerror(ENOSPC)} (os error {ENOSPC})")
             raise OSError(ENOSPC, os.strerror(ENOSPC), file)
 
     return act

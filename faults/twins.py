@@ -7,7 +7,7 @@ from typing import Any
 import yaml
 from safetensors.numpy import load_file
 
-from zo_runner.records import RunDirectory, encode, read_lines, read_result
+from zo_runner.records import encode, read_lines, read_meta, read_result
 
 # What a clock or a machine decides, and checksums of it.
 FREE = {"seconds", "sum", "memory_bytes", "peak_memory_bytes", "peak_memory_of"}
@@ -60,7 +60,7 @@ def _described(run: Path, twin: Path) -> Iterator[str]:
         if isinstance(configs[-1], dict):
             configs[-1].get("runtime", {}).pop("root", None)
     yield from (f"config.yaml: {what}" for what in unequal(*configs))
-    identities = [RunDirectory(folder).meta().get("identity") for folder in (run, twin)]
+    identities = [read_meta(folder).get("identity") for folder in (run, twin)]
     yield from (f"meta.json: {what}" for what in unequal(*identities))
 
 

@@ -144,6 +144,7 @@ class RunDirectory:
             raise Fault(f"Cannot read {file}: no file.")
         with writing(self.path):
             self._tidy("result.json", "error.txt")
+        with writing(file):
             whole = file.read_bytes().rpartition(b"\n")
             os.truncate(file, len(whole[0]) + len(whole[1]))
         found = (whole[0] + whole[1]).count(b"\n")
@@ -170,7 +171,8 @@ class RunDirectory:
         with writing(target):
             if target.parent != self.path and target.parent.is_symlink():
                 target.parent.unlink()
-            target.parent.mkdir(exist_ok=True)
+            if target.parent != self.path:  # a run's folder that has vanished is not made again
+                target.parent.mkdir(exist_ok=True)
             new = beside(self.path / Path(name).parts[0])
             new.mkdir()
             try:

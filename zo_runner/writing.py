@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from safetensors import SafetensorError
+
 from zo_runner.errors import Fault
 
 
@@ -18,12 +20,14 @@ def writing(file: Path) -> Iterator[None]:
     """Let what the system refuses while `file` is written end the run with one line.
 
     Raises:
-        Fault: the block raised an OSError.
+        Fault: the block raised an OSError, or what safetensors makes of one.
     """
     try:
         yield
     except OSError as error:
         raise Fault(f"Cannot write {file}: {error.strerror or error}.") from error
+    except SafetensorError as error:
+        raise Fault(f"Cannot write {file}: {error}.") from error
 
 
 @contextmanager
