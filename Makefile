@@ -7,7 +7,7 @@ STAMP := $(VENV)/.zo-run-installed
 OFFLINE := HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check lint types imports format assets golden bench signal calibration tables wheel hooks clean
+.PHONY: help run test check lint types imports format assets golden bench faults signal calibration tables wheel hooks clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  %-11s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -43,6 +43,9 @@ golden: $(STAMP) ## write the golden numbers again (announce it in CHANGELOG.md)
 
 bench: $(STAMP) ## time steps side by side, into docs/bench.md (a quarter of an hour; 35 minutes with ZO_REAL=DIR, a real model)
 	HF_HUB_OFFLINE=1 $(BIN)/python -m benchmarks docs
+
+faults: $(STAMP) ## put faults into real runs, into docs/reliability.md
+	$(OFFLINE) $(BIN)/python -m faults docs
 
 signal: $(STAMP) ## make the tables and figures of docs/signal.md again (20 minutes)
 	$(OFFLINE) $(BIN)/python -m studies.signal docs/signal

@@ -1,10 +1,10 @@
 """Every part of the fault suite, and the page that says what came of it.
 
-    python -m faults FOLDER [--quick]
+    python -m faults FOLDER [--quick] [--only PART ...]
 
-writes reliability.md and reliability.json to FOLDER; what stands above the first table of an older page is kept. Takes
-hours on two cores, most of them for the long run. --quick takes a few cases of everything, and writes nothing into a
-page that people read: FOLDER should be another one then. Nothing else should fill the machine's memory.
+writes reliability.md and reliability.json to FOLDER; what stands above the first table of an older page is kept, and
+with --only what the other parts found. --quick takes a few cases of everything, and writes nothing into a page that
+people read: FOLDER should be another one then. Nothing else should fill the machine's memory.
 """
 
 import argparse
@@ -48,16 +48,16 @@ def carry_out(name: str, words: list[str]) -> dict[str, Any]:
         done = subprocess.run([sys.executable, "-m", f"faults.{name}", *words, "--json", str(file)])
         seconds = round(time.monotonic() - start, 1)
         found = json.loads(file.read_text(encoding="utf-8")) if file.exists() else None
-    return {"module": name, "words": words, "exit": done.returncode, "seconds": seconds, "found": found}
+    facts = {**environment(), "cpu": platform.processor() or platform.machine(), "cores": os.cpu_count()}
+    return {"module": name, "words": words, "exit": done.returncode, "seconds": seconds, "found": found, "facts": facts}
 
 
-def page(made: list[dict[str, Any]], facts: dict[str, Any]) -> str:
+def page(made: list[dict[str, Any]]) -> str:
     """What was found, as Markdown."""
-    lines = [line for module in made for line in _lines(module)]
-    source = facts["source"]
-    commit = f"{source.get('commit', 'unknown')[:10]}{', changed since' if source.get('dirty') else ''}"
+    lines = [line | {"commit": _commit(module["facts"]["source"])} for module in made for line in _lines(module)]
+    facts = made[-1]["facts"]
     where = f"{facts['cpu']}, {facts['cores']} cores, Python {facts['python']}, torch {facts['packages']['torch']}"
-    parts = [MARK, f"Commit {commit}; {where}.", markdown(pd.DataFrame(lines).astype(str))]
+    parts = [MARK, f"{where}.", markdown(pd.DataFrame(lines).astype(str))]
     for module in made:
         for part in module["found"] if isinstance(module["found"], list) else []:
             rows = [{"counted": key, "": value} for key, value in part["counts"].items()]
@@ -68,6 +68,10 @@ def page(made: list[dict[str, Any]], facts: dict[str, Any]) -> str:
     if fuzzed is not None:
         parts += ["## Broken input", markdown(pd.DataFrame(fuzzed["kinds"]).round(1).astype(str))]
     return "\n\n".join(parts) + "\n"
+
+
+def _commit(source: dict[str, Any]) -> str:
+    return source.get("commit", "unknown")[:10] + (", changed" if source.get("dirty") else "")
 
 
 def _lines(module: dict[str, Any]) -> list[dict[str, Any]]:
@@ -94,16 +98,22 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m faults", description="Put faults into real runs.")
     parser.add_argument("folder", type=Path, help="where to write reliability.md and reliability.json")
     parser.add_argument("--quick", action="store_true", help="a few cases of everything")
+    parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS), help="parts to carry out")
     given = parser.parse_args()
     if not given.folder.is_dir():
         parser.error(f"no such folder: {given.folder}")
-    facts = {**environment(), "cpu": platform.processor() or platform.machine(), "cores": os.cpu_count()}
-    made = [carry_out(name, words[given.quick]) for name, words in PARTS.items()]
-    write_atomic(given.folder / "reliability.json", json.dumps({**facts, "parts": made}, indent=1) + "\n")
+    file = given.folder / "reliability.json"
+    known = (
+        {module["module"]: module for module in json.loads(file.read_text(encoding="utf-8"))} if file.exists() else {}
+    )
+    for name in given.only:
+        known[name] = carry_out(name, PARTS[name][given.quick])
+    made = [known[name] for name in PARTS if name in known]
+    write_atomic(file, json.dumps(made, indent=1) + "\n")
     document = given.folder / "reliability.md"
     kept = document.read_text(encoding="utf-8").partition(MARK)[0].rstrip() if document.exists() else _HEAD
-    write_atomic(document, f"{kept}\n\n{page(made, facts)}")
-    sys.exit(any(module["exit"] for module in made))
+    write_atomic(document, f"{kept}\n\n{page(made)}")
+    sys.exit(any(known[name]["exit"] for name in given.only))
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import LoraConfig, PeftConfig, PeftModel, get_peft_model, get_peft_model_state_dict
+from peft import LoraConfig, PeftConfig, PeftModel, get_peft_model
 from peft.tuners.lora import LoraLayer
 from safetensors.torch import load_file
 from transformers import PreTrainedModel
@@ -122,7 +122,13 @@ def save(model: PreTrainedModel | PeftModel, folder: Path) -> None:
 
 def named_tensors(model: PreTrainedModel | PeftModel) -> dict[str, torch.Tensor]:
     """What `save` writes, under the names in its files; of tied tensors it writes one."""
-    return get_peft_model_state_dict(model) if isinstance(model, PeftModel) else model.state_dict()
+    if not isinstance(model, PeftModel):
+        return model.state_dict()
+    return {
+        f"base_model.model.{group['name']}.lora_{letter}.weight": param.data
+        for group in lora_groups(model)
+        for letter, param in zip("AB", group["params"], strict=True)
+    }
 
 
 def load(model: PreTrainedModel, folder: Path, key: str) -> PeftModel:
@@ -146,7 +152,7 @@ def load(model: PreTrainedModel, folder: Path, key: str) -> PeftModel:
         loaded = PeftModel.from_pretrained(model, str(folder), config=config)
         # It leaves out what is missing or does not fit; what an adapter has beside A and B is its business.
         stored = {name: t for name, t in load_file(str(folder / WEIGHTS)).items() if name.endswith(_PAIR)}
-        _require_names(_lora_tensors(loaded), stored)
+        _require_names(named_tensors(loaded), stored)
     except Exception as error:  # whatever PEFT and what it reads with raise at a broken file
         if is_shortage(error):
             raise
@@ -162,11 +168,13 @@ def restore(model: PreTrainedModel | PeftModel, folder: Path) -> None:
     Raises:
         UserError: it is not there, or not what was written.
     """
-    held = _lora_tensors(model) if isinstance(model, PeftModel) else model.state_dict()
+    held = named_tensors(model)
     try:
         stored = _stored(model, folder)
         _require_same(held, stored)
     except Exception as error:  # whatever the libraries that read it raise at a broken file
+        if is_shortage(error):
+            raise
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise UserError(f"Invalid {folder}: {reason}. Must hold the parameters that the run saved.") from None
     with torch.no_grad():
@@ -176,6 +184,8 @@ def restore(model: PreTrainedModel | PeftModel, folder: Path) -> None:
 
 def _stored(model: PreTrainedModel | PeftModel, folder: Path) -> Mapping[str, torch.Tensor]:
     if isinstance(model, PeftModel):
+        if not (folder / WEIGHTS).is_file():  # a pipe would be waited for
+            raise ValueError(f"no file {WEIGHTS}")
         return load_file(str(folder / WEIGHTS))
     # Its own configuration and not the folder's, which could be another's. What is missing would be drawn at random.
     read: Any = type(model).from_pretrained(
@@ -204,12 +214,3 @@ def _require_same(held: Mapping[str, torch.Tensor], stored: Mapping[str, torch.T
 def _require_names(held: Mapping[str, torch.Tensor], stored: Mapping[str, torch.Tensor]) -> None:
     if odd := sorted(held.keys() ^ stored.keys()):
         raise ValueError(f"{odd[0]} is only in {'the model' if odd[0] in held else 'the file'}")
-
-
-def _lora_tensors(model: PeftModel) -> dict[str, torch.Tensor]:
-    """A and B of every module, under the names that PEFT's file has."""
-    return {
-        f"base_model.model.{group['name']}.lora_{letter}.weight": param.data
-        for group in lora_groups(model)
-        for letter, param in zip("AB", group["params"], strict=True)
-    }

@@ -27,7 +27,7 @@ _NAME = (
     r"(?:(?:api|access|auth|secret|private|refresh|hf|hub|wandb)_?(?:key|token)|(?<![a-z_])token|secret|passw(?:or)?d)"
 )
 _NAMED = re.compile(
-    rf"((?:[\w.]*{_NAME}|authorization)['\"]?\s*[=:]\s*['\"]?)(?:(?:bearer|basic)\s+)?[^\s'\"]+", re.IGNORECASE
+    rf"((?:{_NAME}|authorization)['\"]?\s*[=:]\s*['\"]?)(?:(?:bearer|basic)\s+)?[^\s'\"]+", re.IGNORECASE
 )
 _WORD = re.compile(rf"[+~]*([\w./@]*[./@_+]|){_NAME}=.+", re.IGNORECASE | re.DOTALL)
 

@@ -162,4 +162,4 @@ def test_what_is_said_has_no_escape_sequences():
         say("a\x1b[31m\r\x9b2Jb\tc\nd")
         complain("a\x1b]0;title\x07b")
     assert out.getvalue() == "a\ufffd[31m\ufffd\ufffd2Jb\tc\nd\n"
-    assert err.getvalue() == "zo-run: a\ufffd]0;title\ufffdb\n"
+    assert err.getvalue() == "zo-run: a\\x1b]0;title\\x07b\n"

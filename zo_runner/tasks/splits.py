@@ -35,7 +35,7 @@ class Sizes:
     """How many examples are asked for.
 
     Raises:
-        UserError: a size below 1.
+        UserError: a size that is no integer, or below 1.
     """
 
     num_train: int
@@ -44,8 +44,9 @@ class Sizes:
 
     def __post_init__(self) -> None:
         for name in ("num_train", "num_dev", "num_test"):
-            if getattr(self, name) < 1:
-                raise invalid(f"task.{name}", getattr(self, name), ">= 1")
+            size = getattr(self, name)
+            if not isinstance(size, int) or isinstance(size, bool) or size < 1:
+                raise invalid(f"task.{name}", size, "an integer >= 1")
 
 
 def random_stream(seed: int, *path: str) -> random.Random:
