@@ -181,7 +181,7 @@ def test_a_pocket_task_asks_in_the_words_that_its_model_was_pretrained_on(name):
 
 @pytest.mark.parametrize("size", ["num_train", "num_dev", "num_test"])
 def test_no_pocket_split_is_empty(size):
-    with pytest.raises(UserError, match=rf"^Invalid task\.{size}: 0\. Must be >= 1\."):
+    with pytest.raises(UserError, match=rf"^Invalid task\.{size}: 0\. Must be an integer >= 1\."):
         pocket("pocket_sentiment", **{size: 0})
 
 

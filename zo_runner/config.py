@@ -27,6 +27,9 @@ DESCRIPTION = ("name", "version", "trains", "scaling", "lr_scale", "fallback")
 # Arguments that only methods over LoRA's pairs of factors take: atoms, and the damping of AdaPreLoRA.
 OF_PAIRS = ("atoms", "damping")
 
+# What a calibration costs is counted before it begins, direction by direction.
+MOST_PROBES = 10_000
+
 _NAME = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9._-]{0,98}[A-Za-z0-9_-])?")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _REFERENCE = re.compile(r"\$\{[\w.]+\}")
@@ -74,6 +77,8 @@ def check(cfg: DictConfig) -> None:
         raise invalid("alpha", cfg.alpha, "a finite number > 0")
     if not (math.isfinite(cfg.noise.std) and cfg.noise.std >= 0):
         raise invalid("noise.std", cfg.noise.std, "a finite number >= 0")
+    if cfg.calibration.probes > MOST_PROBES:
+        raise invalid("calibration.probes", cfg.calibration.probes, f"at most {MOST_PROBES}")
     if cfg.runtime.checkpoint_every is not None:
         _at_least(cfg, "runtime.checkpoint_every", 1)
     if cfg.step is not None:
@@ -142,6 +147,8 @@ def check_texts(node: Any, key: str = "") -> None:
             raise invalid(key, credentials.REMOVED, "without keys and tokens, which belong into the environment")
     elif isinstance(node, dict | list):
         for name, item in node.items() if isinstance(node, dict) else enumerate(node):
+            if isinstance(node, dict) and not isinstance(name, str):
+                raise invalid(key, name, "keys that are texts")
             check_texts(item, f"{key}.{name}" if key else str(name))
 
 

@@ -35,8 +35,8 @@ def read(file: Path) -> dict[str, Any]:
         values = OmegaConf.to_container(OmegaConf.create(text))
         if not values:
             raise ValueError("no keys")
-    except (OSError, ValueError, RecursionError, yaml.YAMLError, OmegaConfBaseException) as error:
-        reason = " ".join(str(error).split())
+    except (OSError, ValueError, RecursionError, yaml.YAMLError, OmegaConfBaseException, AssertionError) as error:
+        reason = " ".join(str(error).split()) or "no keys"
         raise UserError(f"Invalid {file}: {reason}. Must be a YAML file of keys and values.") from None
     if not isinstance(values, dict):
         raise UserError(f"Invalid {file}: a list. Must be a YAML file of keys and values.")

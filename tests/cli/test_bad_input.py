@@ -51,7 +51,7 @@ def refusal(root, *words):
         ),
         (["batch_size=65"], "Invalid batch_size: 65. Must be from 1 to the 64 training examples."),
         (["adapter.target_modules=[nothing]"], "Invalid adapter.target_modules: ['nothing']. Must match linear mod"),
-        (["task.num_dev=0"], "Invalid task.num_dev: 0. Must be >= 1."),
+        (["task.num_dev=0"], "Invalid task.num_dev: 0. Must be an integer >= 1."),
         (["task.grammar=poetry"], "Invalid task.grammar: 'poetry'. Must be one of "),
         (["task=pocket_entailment", "task.num_train=9000"], "Invalid task.num_train: 9000. Must be "),
         (["task.label_words=[good,good]"], "Invalid task.label_words: ['good', 'good']. Must be at least two diff"),

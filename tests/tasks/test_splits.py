@@ -116,5 +116,5 @@ def test_an_unknown_rule_and_a_seed_beyond_numpy_are_refused():
 
 @pytest.mark.parametrize("size", ["num_train", "num_dev", "num_test"])
 def test_no_part_may_be_empty(size):
-    with pytest.raises(UserError, match=rf"^Invalid task\.{size}: 0\. Must be >= 1\."):
+    with pytest.raises(UserError, match=rf"^Invalid task\.{size}: 0\. Must be an integer >= 1\."):
         Sizes(**{"num_train": 1, "num_dev": 1, "num_test": 1, size: 0})
