@@ -79,7 +79,6 @@ def refusal(root, *words):
         (["model=${rank}"], "Error resolving interpolation '${rank}', possible"),
         (["=0"], "Cannot compose "),
         (["model=[[]]"], "Cannot compose "),
-        ([f"rank={'9' * 5000}"], "Cannot compose "),
         (["method.name=null"], "Invalid method.name: None. Must be letters, digits, dots, dashes and underscores"),
         (["method.fallback=3"], "Invalid method.fallback: 3. Must be an lr and an eps"),
         (["adapter.target_modules=null"], "Invalid adapter.target_modules: None. Must be given."),
