@@ -14,7 +14,7 @@ from benchmarks.rounding import BATCH as ROUNDED
 from benchmarks.rounding import EPS, Rounding
 from benchmarks.settings import ALPHA, LONGEST, SHORTEST
 from benchmarks.steps import DEFAULT
-from zo_runner.records import environment
+from zo_runner.provenance import environment
 from zo_runner.text_tables import markdown
 
 # The model that the bars were set for.

@@ -29,8 +29,8 @@ from hypothesis import HealthCheck, Phase, given, seed, settings
 
 from faults import fuzz_config, fuzz_runs, fuzz_saved, fuzz_tasks
 from faults.fuzz_kinds import Kind
-from zo_runner.records import write_atomic
 from zo_runner.text_tables import markdown
+from zo_runner.writing import write_atomic
 
 # Far more than any case takes on a busy machine, and far less than for ever.
 SECONDS = 20

@@ -61,10 +61,12 @@ def kinds(folder: Path) -> Iterator[Kind]:
     yield kind("metrics.jsonl in a figure", "metrics.jsonl", figures, events, 0.02)
     lines = list(journal.read(run / journal.NAME, run.name.rsplit("-", 1)[-1]))
     yield kind("journal.jsonl", journal.NAME, partial(_journal, lines), broken(journal.NAME))
-    checkpoint.save(run / checkpoint.NAME, MeZO([torch.ones(4)], lr=0.1, eps=0.1), {"run_id": "a", "steps": 0})
-    whole[checkpoint.NAME] = (run / checkpoint.NAME).read_bytes()
-    found = checkpoint.load(run / checkpoint.NAME)
-    yield kind("checkpoint.safetensors", checkpoint.NAME, partial(_checkpoint, found), broken(checkpoint.NAME))
+    # Not in the run's folder, which is finished and would lose it.
+    cut_off = folder / checkpoint.NAME
+    checkpoint.save(cut_off, MeZO([torch.ones(4)], lr=0.1, eps=0.1), {"run_id": "a", "steps": 0})
+    whole[checkpoint.NAME] = cut_off.read_bytes()
+    check = partial(in_place, cut_off, partial(_checkpoint, checkpoint.load(cut_off)))
+    yield Kind("run, checkpoint.safetensors", broken(checkpoint.NAME), check)
     yield kind("meta.json", "meta.json", _meta, broken("meta.json"))
     values = altered(json.loads(whole["meta.json"])).map(as_json)
     yield kind("meta.json, values", "meta.json", _meta, values)

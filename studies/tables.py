@@ -11,7 +11,7 @@ import sys
 import time
 from pathlib import Path
 
-from zo_runner.records import environment
+from zo_runner.provenance import environment
 
 SWEEPS = ("main_opt", "main_qwen3", "first_order", "rank_grid", "ablation", "noise", "cost")
 PARALLEL = ("hydra/launcher=joblib", "hydra.launcher.n_jobs=2")

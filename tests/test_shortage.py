@@ -140,6 +140,7 @@ def test_other_jobs_and_the_model_fail_in_one_line_too(words, at, command, tmp_p
 
 
 def test_an_adapter_for_which_there_is_no_memory_is_not_called_a_bad_one(tmp_path, monkeypatch):
-    monkeypatch.setattr(adapters.PeftModel, "from_pretrained", raising(CUDA))
+    (tmp_path / adapters.WEIGHTS).touch()
+    monkeypatch.setattr(adapters.PeftConfig, "from_pretrained", raising(CUDA))
     with pytest.raises(torch.OutOfMemoryError):
         adapters.load(None, tmp_path, "evaluate.adapter")

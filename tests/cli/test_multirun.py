@@ -131,10 +131,10 @@ def test_a_crashing_job_does_not_take_the_others_along(tmp_path, monkeypatch):
 
     original = Trainer.run
 
-    def run(trainer):
+    def run(trainer, past):
         if trainer.method.rank == 3:
             raise RuntimeError("the disk has melted")
-        return original(trainer)
+        return original(trainer, past)
 
     monkeypatch.setattr(Trainer, "run", run)
     ended = zo_run("-m", *TINY, "rank=2,3,4", f"runtime.root={tmp_path}")
