@@ -231,7 +231,9 @@ def main() -> None:
         allowed = f"a folder that can be written to ({error.strerror or error})"
         complain(f"error: {invalid('runtime.root', error.filename, allowed)}")
         _fail()
-    except Exception as error:
+    except (
+        Exception
+    ) as error:  # Hydra's composer lets errors of any type through, at words that it cannot make sense of
         if not in_composition(error):
             raise
         words = " ".join(sys.argv[1:])

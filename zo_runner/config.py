@@ -29,6 +29,8 @@ OF_PAIRS = ("atoms", "damping")
 
 # What a calibration costs is counted before it begins, direction by direction.
 MOST_PROBES = 10_000
+# More than any machine has; torch takes no number of more than 31 bits.
+MOST_THREADS = 65_536
 
 _NAME = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9._-]{0,98}[A-Za-z0-9_-])?")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
@@ -67,6 +69,8 @@ def check(cfg: DictConfig) -> None:
     _check_probe(cfg)
     if cfg.runtime.threads is not None:
         _at_least(cfg, "runtime.threads", 1)
+        if cfg.runtime.threads > MOST_THREADS:
+            raise invalid("runtime.threads", cfg.runtime.threads, f"at most {MOST_THREADS}")
     if cfg.guard.still is not None and cfg.guard.still < 2:
         raise invalid("guard.still", cfg.guard.still, "an integer >= 2, or null")
     if cfg.guard.slope is not None and not (math.isfinite(cfg.guard.slope) and cfg.guard.slope > 1):
@@ -129,7 +133,7 @@ def check_name(key: str, name: object) -> None:
 
 
 def check_texts(node: Any, key: str = "") -> None:
-    """Check that values say what they mean: nothing that is looked up outside the configuration, and no credential.
+    """Check that values say what they mean: no number too long for torch, nothing to look up elsewhere, no credential.
 
     Everything in the configuration is written to config.yaml, and to W&B; `${oc.env:NAME}` would write the environment.
 
@@ -140,6 +144,8 @@ def check_texts(node: Any, key: str = "") -> None:
     Raises:
         UserError: naming the key; a credential is not repeated.
     """
+    if isinstance(node, int) and node.bit_length() > 63:
+        raise invalid(key, node, "a number of 63 bits at most")
     if isinstance(node, str):
         if "${" in _REFERENCE.sub("", node):
             raise invalid(key, node, "without a resolver; the shell can put in what stands elsewhere")

@@ -32,7 +32,7 @@ def read(file: Path) -> dict[str, Any]:
             raise ValueError(f"more than {MOST_BYTES} characters")
         if "*" in text and _unfolded(yaml.compose(text, Loader=yaml.SafeLoader), {}) > MOST_VALUES:
             raise ValueError(f"aliases that unfold to more than {MOST_VALUES} values")
-        values = OmegaConf.to_container(OmegaConf.create(text))
+        values = OmegaConf.to_container(OmegaConf.create(text))  # of a lone number an AssertionError
         if not values:
             raise ValueError("no keys")
     except (OSError, ValueError, RecursionError, yaml.YAMLError, OmegaConfBaseException, AssertionError) as error:

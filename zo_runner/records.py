@@ -258,7 +258,7 @@ def is_complete(result: dict[str, Any], *, tested: bool) -> bool:
 
 
 def read_lines(file: Path) -> Iterator[dict[str, Any]]:
-    """The rows of metrics.jsonl or journal.jsonl.
+    """The rows of a file of JSON lines.
 
     Raises:
         OSError: there is no such file.

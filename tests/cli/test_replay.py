@@ -7,11 +7,10 @@ import pytest
 from safetensors.torch import load_file
 
 from tests.cli.helpers import SMALL, read_json, the_run, zo_run
-from tests.cli.test_resume import cut_off  # noqa: F401  # a fixture
 from zo_runner import checkpoint
 
 
-def test_a_run_that_was_cut_off_can_be_replayed_to_its_checkpoint_and_beyond(cut_off):  # noqa: F811
+def test_a_run_that_was_cut_off_can_be_replayed_to_its_checkpoint_and_beyond(cut_off):
     _, run, _ = cut_off
     ended = zo_run("job=replay", f"run={run}", "step=8")
     assert ended.out.startswith("replayed 8 steps in ")

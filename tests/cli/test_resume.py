@@ -2,20 +2,14 @@
 
 import json
 import re
-import shutil
 
 import pytest
 from safetensors.torch import load_file
 
-from tests.cli.helpers import SMALL, read_journal, read_json, read_jsonl, the_run, zo_run
+from tests.cli.cutting import COMMAND, differing, left, watched
+from tests.cli.helpers import read_json, the_run, zo_run
 from tests.conformance.cases import METHODS, build
 from zo_runner import checkpoint
-from zo_runner.journal import Journal
-from zo_runner.records import RunDirectory
-
-# 12 steps of two queries; dev after 6 of them, a checkpoint after 4 and 8 as well.
-COMMAND = (*SMALL, "budget.queries=24", "budget.eval_every=12", "runtime.checkpoint_every=8", "budget.log_every=2")
-MEASURED = ("seconds", "peak_memory_bytes", "peak_memory_of", "memory_bytes", "checksum")
 
 MORE = {
     "folded": ("method=ar1zo", "rank=4", "runtime.fold=true"),
@@ -28,41 +22,6 @@ MORE = {
 }
 FIRST_ORDER = {name for name, node in METHODS.items() if build(node).func.needs_grad}
 CASES = {name: (f"method={name}",) for name in METHODS} | MORE
-
-
-def left(run):
-    """All that a run leaves but for what clocks and memory say."""
-    result = {key: value for key, value in read_json(run / "result.json").items() if key not in MEASURED}
-    metrics = read_jsonl(run / "metrics.jsonl")
-    for event in metrics:
-        event.pop("seconds", None)
-    tensors = {file.relative_to(run): file.read_bytes() for file in run.rglob("*.safetensors")}
-    return {"result": result, "journal": read_journal(run), "metrics": metrics, **tensors}
-
-
-def differing(run, expected):
-    """What a run left otherwise than it should have."""
-    found = left(run)
-    return {key for key in found.keys() | expected.keys() if found.get(key) != expected.get(key)}
-
-
-def watched(monkeypatch, root, moments):
-    """Copy `root` to `moments`/0, 1, ... before and after whatever is written to a run under way."""
-    count = iter(range(10**6))
-
-    def around(owner, name):
-        original = getattr(owner, name)
-
-        def wrapped(*arguments, **options):
-            shutil.copytree(root, moments / str(next(count)))
-            done = original(*arguments, **options)
-            shutil.copytree(root, moments / str(next(count)))
-            return done
-
-        monkeypatch.setattr(owner, name, wrapped)
-
-    for owner, name in ((Journal, "append"), (RunDirectory, "log"), (RunDirectory, "replace"), (checkpoint, "save")):
-        around(owner, name)
 
 
 def replays_bit_for_bit(run):
@@ -92,21 +51,6 @@ def test_a_run_killed_anywhere_ends_as_the_one_that_was_not_and_its_journal_has_
         assert not differing(the_run(moment), expected)
         assert not (the_run(moment) / checkpoint.NAME).exists()
     assert case in FIRST_ORDER or replays_bit_for_bit(the_run(root))
-
-
-@pytest.fixture
-def cut_off(tmp_path, monkeypatch):
-    """A run of MeZO that was killed after its ninth step, one step after a checkpoint, and what it would have left."""
-    root, moments = tmp_path / "runs", tmp_path / "moments"
-    command = (*COMMAND, "method=mezo")
-    with monkeypatch.context() as patch:
-        watched(patch, root, moments)
-        assert zo_run(*command, f"runtime.root={root}").code == 0
-    for moment in moments.iterdir():
-        run = the_run(moment)
-        if (run / "journal.jsonl").exists() and len(read_jsonl(run / "journal.jsonl")) == 9:
-            return (*command, f"runtime.root={moment}"), run, left(the_run(root))
-    raise AssertionError
 
 
 @pytest.mark.parametrize("torn", [b'{"step": 9, "se', b"\0\0\0\0", b'{"step": 9}\n', b"\n"])
