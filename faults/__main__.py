@@ -102,18 +102,25 @@ def main() -> None:
     given = parser.parse_args()
     if not given.folder.is_dir():
         parser.error(f"no such folder: {given.folder}")
-    file = given.folder / "reliability.json"
-    known = (
-        {module["module"]: module for module in json.loads(file.read_text(encoding="utf-8"))} if file.exists() else {}
-    )
-    for name in given.only:
-        known[name] = carry_out(name, PARTS[name][given.quick])
+    exits = [_saved(given.folder, carry_out(name, PARTS[name][given.quick])) for name in given.only]
+    sys.exit(any(exits))
+
+
+def _saved(folder: Path, module: dict[str, Any]) -> int:
+    """Put what a module found beside what others did; its exit code.
+
+    The folder is read anew each time: what is found in two hours is not lost with the third, and two commands with
+    different parts can write to one folder.
+    """
+    file = folder / "reliability.json"
+    found = json.loads(file.read_text(encoding="utf-8")) if file.exists() else []
+    known = {each["module"]: each for each in found} | {module["module"]: module}
     made = [known[name] for name in PARTS if name in known]
     write_atomic(file, json.dumps(made, indent=1) + "\n")
-    document = given.folder / "reliability.md"
+    document = folder / "reliability.md"
     kept = document.read_text(encoding="utf-8").partition(MARK)[0].rstrip() if document.exists() else _HEAD
     write_atomic(document, f"{kept}\n\n{page(made)}")
-    sys.exit(any(known[name]["exit"] for name in given.only))
+    return int(module["exit"])
 
 
 if __name__ == "__main__":
