@@ -20,7 +20,7 @@ SHORT = (
     "task.num_test=6",
     "budget.eval_every=16",
     "budget.log_every=3",
-    # "runtime.checkpoint_every=7",
+    "runtime.checkpoint_every=7",
 )
 QUERIES = "budget.queries=56"
 TOKENS = ("budget.queries=null", "budget.tokens=1200")

@@ -219,7 +219,7 @@ def commands(kills: int, seed: int) -> Part:
         for _ in range(kills):
             process = subprocess.Popen([*command, *experiment.at(folder / "run")], stdout=subprocess.DEVNULL)
             try:
-                process.wait(timeout=draw.uniform(0.4, 1) * length)
+                process.wait(timeout=draw.uniform(0.3, 0.7) * length)
                 break
             except subprocess.TimeoutExpired:
                 process.kill()

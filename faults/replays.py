@@ -11,7 +11,7 @@ from pathlib import Path
 from faults.experiments import SHORT, methods
 from faults.kills import only_run
 from faults.report import Part, write
-from faults.sittings import sit
+from faults.sittings import PATIENCE, sit
 from zo_runner.records import read_result
 
 # Queries of a step, where these are not two.
@@ -33,7 +33,8 @@ def _replays_of(part: Part, name: str, steps: int, folder: Path) -> None:
     queries = steps * _QUERIES.get(name, 2)
     # Without a test the last parameters of a fully trained model are kept, to compare with.
     words = [*SHORT, f"budget.queries={queries}", f"budget.eval_every={max(queries // 4, 1)}", "runtime.test=false"]
-    ended = sit([f"method={name}", *words, f"runtime.root={folder / 'run'}"], folder / "log.txt")
+    patience = PATIENCE + queries  # a second a query
+    ended = sit([f"method={name}", *words, f"runtime.root={folder / 'run'}"], folder / "log.txt", patience=patience)
     if ended.code:
         part.case([f"{name} exits {ended.code}: {ended.said[-600:]}"])
         return
@@ -41,7 +42,9 @@ def _replays_of(part: Part, name: str, steps: int, folder: Path) -> None:
     result = read_result(run / "result.json")
     assert result is not None
     for step in sorted({point["step"] for name, point in result["metrics"]["dev"].items() if name != "zero_shot"}):
-        again = sit(["job=replay", f"run={run}", f"step={step}", "runtime.threads=1"], folder / "replay.txt")
+        again = sit(
+            ["job=replay", f"run={run}", f"step={step}", "runtime.threads=1"], folder / "replay.txt", patience=patience
+        )
         found = _SAID.search(again.said)
         if again.code or found is None:
             part.case([f"{name} at {step}: exits {again.code} and says {again.said[-600:]!r}"])

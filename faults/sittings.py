@@ -33,7 +33,7 @@ torch.set_num_threads(1)
 # Keys that change no other: they are set after a configuration has been composed, which takes half a second.
 _LATE = ("runtime.root", "seed")
 
-# Seconds after which a sitting hangs.
+# Seconds after which a short sitting hangs.
 PATIENCE = 300.0
 
 # Looks of the parent at its child.
@@ -76,12 +76,20 @@ class Sitting:
         words: of the command line, without `zo-run`.
         log: the file that gets what it says.
         prepare: called in the child before the command.
+        patience: seconds after which it hangs.
     """
 
-    def __init__(self, words: Sequence[str], log: Path, prepare: Callable[[], None] | None = None) -> None:
+    def __init__(
+        self,
+        words: Sequence[str],
+        log: Path,
+        prepare: Callable[[], None] | None = None,
+        *,
+        patience: float = PATIENCE,
+    ) -> None:
         assert run is not None  # likewise
         cfg = configured(words)
-        self.log, self.start = log, time.monotonic()
+        self.log, self.start, self.patience = log, time.monotonic(), patience
         log.write_bytes(b"")
         self.pid = os.fork()
         if self.pid == 0:
@@ -108,17 +116,19 @@ class Sitting:
             if sends and age >= after and (when is None or when()):
                 os.kill(self.pid, sends)
                 sends = 0
-            if age > PATIENCE:
+            if age > self.patience:
                 os.kill(self.pid, signal.SIGKILL)
                 os.waitpid(self.pid, 0)
-                raise TimeoutError(f"after {PATIENCE:.0f} s: {self.log.read_text(encoding='utf-8')}")
+                raise TimeoutError(f"after {self.patience:.0f} s: {self.log.read_text(encoding='utf-8')}")
             time.sleep(_EVERY)
         return Ended(code, self.log.read_text(encoding="utf-8"), time.monotonic() - self.start)
 
 
-def sit(words: Sequence[str], log: Path, prepare: Callable[[], None] | None = None) -> Ended:
+def sit(
+    words: Sequence[str], log: Path, prepare: Callable[[], None] | None = None, *, patience: float = PATIENCE
+) -> Ended:
     """A sitting that nobody disturbs."""
-    return Sitting(words, log, prepare).wait()
+    return Sitting(words, log, prepare, patience=patience).wait()
 
 
 class Shared:
