@@ -40,15 +40,14 @@ MARK = "<!-- Below this line: written by `make faults`. -->"
 _HEAD = "# Reliability\n\nWhat happens to runs when the world around them fails, put to the test by `make faults`."
 
 
-def carry_out(name: str, words: list[str]) -> dict[str, Any]:
-    """Run one module in a process of its own; its exit code, its seconds, and what it wrote."""
+def carry_out(name: str, words: list[str], facts: dict[str, Any]) -> dict[str, Any]:
+    """Run one module in a process of its own; its exit code, its seconds, what it wrote, and where that was."""
     with tempfile.TemporaryDirectory() as scratch:
         file = Path(scratch) / "found.json"
         start = time.monotonic()
         done = subprocess.run([sys.executable, "-m", f"faults.{name}", *words, "--json", str(file)])
         seconds = round(time.monotonic() - start, 1)
         found = json.loads(file.read_text(encoding="utf-8")) if file.exists() else None
-    facts = {**environment(), "cpu": platform.processor() or platform.machine(), "cores": os.cpu_count()}
     return {"module": name, "words": words, "exit": done.returncode, "seconds": seconds, "found": found, "facts": facts}
 
 
@@ -102,7 +101,9 @@ def main() -> None:
     given = parser.parse_args()
     if not given.folder.is_dir():
         parser.error(f"no such folder: {given.folder}")
-    exits = [_saved(given.folder, carry_out(name, PARTS[name][given.quick])) for name in given.only]
+    # Before anything is written: a page that has got its first part is a change of the source.
+    facts = {**environment(), "cpu": platform.processor() or platform.machine(), "cores": os.cpu_count()}
+    exits = [_saved(given.folder, carry_out(name, PARTS[name][given.quick], facts)) for name in given.only]
     sys.exit(any(exits))
 
 
