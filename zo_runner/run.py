@@ -3,7 +3,7 @@
 import time
 import traceback
 import warnings
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -20,6 +20,7 @@ from zo_runner.errors import Fault, RunWarning, invalid
 from zo_runner.evaluation import Score
 from zo_runner.flops import FlopMeter
 from zo_runner.guard import Guard
+from zo_runner.interrupts import uninterrupted
 from zo_runner.memory import PeakMemory, StepMemory
 from zo_runner.methods.base import Method, ZerothOrder
 from zo_runner.noise import Noise
@@ -59,40 +60,47 @@ def execute(cfg: DictConfig, known: dict[str, Any], directory: RunDirectory) -> 
     ledger = Ledger(Budget(**granted(cfg)), lambda: flops.total)
     outcome, step_memory = Outcome(), StepMemory()
     config_yaml, meta = OmegaConf.to_yaml(cfg, resolve=True), {**environment(), **parts.facts, "identity": known}
-    if past is None:
-        directory.start(config_yaml, meta)
     result: dict[str, Any] = {**_head(cfg, known, directory), "status": "failed", "error": None, "metrics": {}}
     result["tested"] = cfg.runtime.test
     result |= {"metric": parts.evaluator.scoring.metrics[0], "provenance": parts.provenance}
-    observer = _observer(cfg, parts, directory, ledger, past)
-    if past is not None:
-        _take_up(directory, config_yaml, meta, past)
-    try:
-        with shortage_told(cfg, lambda: ledger.phase):
-            if past is None:
-                observer.facts = _calibrate(cfg, parts, ledger, observer)
-            result |= observer.facts
-            trainer = _trainer(cfg, parts, ledger, observer, step_memory, result["calibration"])
-            outcome = trainer.outcome
-            trainer.run(past)
-            heldout.keep(parts, directory, outcome, tested=cfg.runtime.test)
-            test = heldout.read_at_end(parts, directory, ledger, outcome) if cfg.runtime.test else {}
-        result |= {"status": outcome.status, "error": outcome.error, "metrics": _metrics(outcome, test)}
-    except KeyboardInterrupt:
-        result |= {"status": "interrupted"}
-        raise
-    except Exception as error:  # whatever ended the run, its status and the traceback must be on disk
-        said = str(error) if isinstance(error, Fault) else f"{type(error).__name__}: {error}"
-        result |= {"error": redacted(said)}
-        with suppress(Fault):  # the disk may be what failed
-            write_atomic(directory.path / "error.txt", redacted(traceback.format_exc()))
-        raise
-    finally:
-        total = time.perf_counter() - started + (past.seconds if past else 0.0)
-        result |= _tail(ledger, outcome, total) | memory.facts(*parts.base.devices)
-        result |= {"memory_bytes": step_memory.facts(parts.model)}
-        directory.finish(result)
-        observer.close({"status": result["status"], **_flat(result["metrics"])})  # a tracker may wait for a network
+    with ExitStack() as beginning:
+        # A signal that comes once there is a folder waits until it becomes a result.
+        beginning.enter_context(uninterrupted())
+        if past is None:
+            directory.start(config_yaml, meta)
+        observer = _observer(cfg, parts, directory, ledger, past)
+        if past is not None:
+            _take_up(directory, config_yaml, meta, past)
+        try:
+            beginning.close()
+            with shortage_told(cfg, lambda: ledger.phase):
+                if past is None:
+                    observer.facts = _calibrate(cfg, parts, ledger, observer)
+                result |= observer.facts
+                trainer = _trainer(cfg, parts, ledger, observer, step_memory, result["calibration"])
+                outcome = trainer.outcome
+                trainer.run(past)
+                heldout.keep(parts, directory, outcome, tested=cfg.runtime.test)
+                test = heldout.read_at_end(parts, directory, ledger, outcome) if cfg.runtime.test else {}
+            result |= {"status": outcome.status, "error": outcome.error, "metrics": _metrics(outcome, test)}
+        except KeyboardInterrupt:
+            result |= {"status": "interrupted"}
+            raise
+        except Exception as error:  # whatever ended the run, its status and the traceback must be on disk
+            said = str(error) if isinstance(error, Fault) else f"{type(error).__name__}: {error}"
+            result |= {"error": redacted(said)}
+            with suppress(Fault):  # the disk may be what failed
+                write_atomic(directory.path / "error.txt", redacted(traceback.format_exc()))
+            raise
+        finally:
+            total = time.perf_counter() - started + (past.seconds if past else 0.0)
+            result |= _tail(ledger, outcome, total) | memory.facts(*parts.base.devices)
+            result |= {"memory_bytes": step_memory.facts(parts.model)}
+            try:
+                with uninterrupted():
+                    directory.finish(result)
+            finally:  # which may wait for a network
+                observer.close({"status": result["status"], **_flat(result["metrics"])})
     directory.remove(checkpoint.NAME)  # nothing is left to go on from
     return result
 
