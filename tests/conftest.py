@@ -1,6 +1,7 @@
 """What all tests share: no network, one thread, and the methods found in conf/method/ on a small problem."""
 
 import os
+import signal
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["WANDB_MODE"] = "offline"
@@ -27,3 +28,13 @@ def node(request):
 def problem(node):
     """A small problem of the kind that the method trains, in float32."""
     return Problem(groups_of(node))
+
+
+@pytest.fixture
+def handlers():
+    """A Ctrl-C is a KeyboardInterrupt, and the handlers of this process are put back."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)

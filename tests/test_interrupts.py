@@ -8,15 +8,7 @@ import pytest
 
 from zo_runner.interrupts import Terminated, raise_on_sigterm, uninterrupted
 
-
-@pytest.fixture(autouse=True)
-def handlers():
-    """The handlers of this process are put back, and the blocks under test leave them as they were."""
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
-    yield
-    for number, handler in before.items():
-        signal.signal(number, handler)
+pytestmark = pytest.mark.usefixtures("handlers")
 
 
 def send(number):

@@ -1,12 +1,14 @@
 """Runs that do not end as planned: what is on disk, what the exit code says, and that the command can be repeated."""
 
 import math
+import signal
 
 import pytest
 
 from tests.cli.helpers import SMALL, read_json, read_jsonl, the_run, zo_run
 from zo_runner import checkpoint
 from zo_runner.interrupts import Terminated
+from zo_runner.records import RunDirectory
 from zo_runner.steps import Stepper
 
 
@@ -27,10 +29,10 @@ def command(tmp_path):
     return *SMALL, "budget.queries=12", "budget.eval_every=6", f"runtime.root={tmp_path}"
 
 
-@pytest.mark.parametrize(("signal", "code"), [(KeyboardInterrupt(), 130), (Terminated(), 143)])
-def test_an_interrupted_run_says_so_and_goes_on(signal, code, command, tmp_path, monkeypatch):
+@pytest.mark.parametrize(("ending", "code"), [(KeyboardInterrupt(), 130), (Terminated(), 143)])
+def test_an_interrupted_run_says_so_and_goes_on(ending, code, command, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
-        break_at(patch, 3, signal)
+        break_at(patch, 3, ending)
         ended = zo_run(*command)
     assert ended.code == code
     assert ended.err.splitlines() == ["zo-run: interrupted; the same command goes on"]
@@ -51,6 +53,25 @@ def test_an_interrupted_run_says_so_and_goes_on(signal, code, command, tmp_path,
     assert not (run / "adapter" / "stale").exists()
     (sitting,) = read_json(run / "meta.json")["resumed"]
     assert sitting["step"] == 3
+
+
+@pytest.mark.usefixtures("handlers")
+@pytest.mark.parametrize("name", ["describe", "finish"])
+def test_a_signal_while_a_run_is_begun_or_closed_waits_until_it_can_be_told(name, command, tmp_path, monkeypatch):
+    original = getattr(RunDirectory, name)
+
+    def disturbed(*arguments):
+        signal.raise_signal(signal.SIGINT)
+        return original(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RunDirectory, name, disturbed)
+        ended = zo_run(*command)
+    assert ended.code == 130
+    result = read_json(the_run(tmp_path) / "result.json")
+    assert result["status"] == {"describe": "interrupted", "finish": "done"}[name]
+    assert zo_run(*command).code == 0
+    assert read_json(the_run(tmp_path) / "result.json")["queries"]["train"] == 12
 
 
 def test_an_interruption_ends_a_multirun(command, tmp_path, monkeypatch):
