@@ -18,6 +18,7 @@ from benchmarks import report
 from benchmarks.matrix import POCKET, QUICK, REAL, Cell, Grid, Memory, cells, memory
 from benchmarks.rounding import Rounding, roundings
 from benchmarks.settings import pocket, real
+from benchmarks.start import starts
 from zo_runner.assets import ASSETS
 from zo_runner.errors import UserError, invalid
 from zo_runner.records import encode
@@ -34,7 +35,7 @@ def main() -> None:
         parser.error(f"no such folder: {given.folder}")
     grids = dict.fromkeys(ASSETS, QUICK if given.quick else POCKET)
     try:
-        page, data = measure(grids, None if given.quick else os.environ.get("ZO_REAL"))
+        page, data = measure(grids, None if given.quick else os.environ.get("ZO_REAL"), 1 if given.quick else 5)
     except UserError as error:
         sys.exit(str(error))
     if given.folder is None:
@@ -44,12 +45,15 @@ def main() -> None:
     write_atomic(given.folder / "bench.md", page)
 
 
-def measure(pockets: dict[str, Grid], real_folder: str | None = None) -> tuple[str, dict[str, object]]:
+def measure(
+    pockets: dict[str, Grid], real_folder: str | None = None, started: int = 0
+) -> tuple[str, dict[str, object]]:
     """The page, and what it is made of.
 
     Args:
         pockets: embedded models by name, each with what is measured on it.
         real_folder: holds a real model and data; None for none.
+        started: how often each kind of process is started.
 
     Raises:
         UserError: `real_folder` does not hold what it should; nothing has been measured then.
@@ -73,9 +77,10 @@ def measure(pockets: dict[str, Grid], real_folder: str | None = None) -> tuple[s
         held += memory(setting, grid)
         rounded += roundings(setting, ranks=grid.rounded_ranks, directions=grid.rounded_directions)
     print(file=sys.stderr)
-    lists = {"cells": found, "memory": held, "rounding": rounded}
+    began = list(starts(started)) if started else []
+    lists = {"cells": found, "memory": held, "rounding": rounded, "start": began}
     data = {**facts, **{name: [asdict(row) for row in rows] for name, rows in lists.items()}}
-    return report.text(found, held, rounded, facts), data
+    return report.text(found, held, rounded, began, facts), data
 
 
 if __name__ == "__main__":

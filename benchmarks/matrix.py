@@ -22,6 +22,7 @@ class Grid:
 
     Attributes:
         rounds: per cell.
+        rounds_alone: per cell of steps at batch 1, which are the shortest and scatter most.
         examples: a measurement takes as many steps as it needs to see that many, and one at least.
         scored: examples of the evaluation.
         batches: of the steps, each with every rank.
@@ -44,6 +45,7 @@ class Grid:
     memory: tuple[int, ...] = (1, 16)
     rounded_ranks: tuple[int, ...] = (16, 256)
     rounded_directions: int = 64
+    rounds_alone: int = 9
 
 
 POCKET = Grid(rounds=9, examples=32, scored=256)
@@ -52,6 +54,7 @@ REAL = Grid(
 )
 QUICK = Grid(
     rounds=3,
+    rounds_alone=3,
     examples=8,
     scored=32,
     batches=(1, 16),
@@ -159,7 +162,8 @@ def _steps(grid: Grid, work: Work, rank: int, way: str, table: str, length: int 
     if table == "steps":
         variants["plain"] = Plain(work, rank=rank, lr=steps.LR, eps=steps.EPS)
         variants["all atoms"] = steps.Ours(work, rank=rank, method="lora_zo")
-    seconds, gap = in_turn(variants, rounds=grid.rounds, steps=_count(grid, work))
+    rounds = grid.rounds_alone if work.size == 1 else grid.rounds
+    seconds, gap = in_turn(variants, rounds=rounds, steps=_count(grid, work))
     return Cell(work.setting.name, table, work.size, rank, length, None, way, gap, seconds)
 
 

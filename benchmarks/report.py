@@ -13,12 +13,16 @@ from benchmarks.matrix import BATCH, LENGTH_BATCH, RANK, Cell, Memory
 from benchmarks.rounding import BATCH as ROUNDED
 from benchmarks.rounding import EPS, Rounding
 from benchmarks.settings import ALPHA, LONGEST, SHORTEST
+from benchmarks.start import CACHED, HELP, NEW, Start
 from benchmarks.steps import DEFAULT
 from zo_runner.provenance import environment
 from zo_runner.text_tables import markdown
 
 # The model that the bars were set for.
 BARRED = "smollm2-135m"
+
+# Seconds that a process may take.
+STARTS = {HELP: 1.0, CACHED: 2.0, NEW: 5.0}
 
 STEPS = {
     "plain": "(a) plain",
@@ -59,7 +63,13 @@ def facts() -> dict[str, Any]:
     return {**environment(), "machine": {"cpu": _cpu(), "cores": os.cpu_count(), "load_before": load}, "threads": {}}
 
 
-def text(cells: Sequence[Cell], memory: Sequence[Memory], rounded: Sequence[Rounding], known: dict[str, Any]) -> str:
+def text(
+    cells: Sequence[Cell],
+    memory: Sequence[Memory],
+    rounded: Sequence[Rounding],
+    started: Sequence[Start],
+    known: dict[str, Any],
+) -> str:
     """The page."""
     gap = max((cell.gap for cell in cells), default=0.0)
     lengths = {"shortest": SHORTEST, "longest": LONGEST}
@@ -88,6 +98,9 @@ def text(cells: Sequence[Cell], memory: Sequence[Memory], rounded: Sequence[Roun
         "## Evaluation",
         "Examples per second: one sequence at a time with full logits, against batches of 16.",
         _evaluation([cell for cell in cells if cell.table == "evaluation"]),
+        "## Start",
+        "Seconds of a process, one thread, files in the disk's cache. A line of imports has those above it in it.",
+        _starts(started),
     ]
     return "\n\n".join(parts) + "\n"
 
@@ -202,6 +215,15 @@ def _evaluation(cells: Sequence[Cell]) -> str:
         for cell in cells
     ]
     return _table(("model", "plain", "ours", "ours / plain", "largest gap of a score, nats"), rows)
+
+
+def _starts(started: Sequence[Start]) -> str:
+    rows = []
+    for row in started:
+        target = STARTS.get(row.what)
+        met = "-" if target is None else "yes" if statistics.median(row.seconds) <= target else "no"
+        rows.append((row.what, _spread(row.seconds, ".2f"), "-" if target is None else f"≤ {target:g}", met))
+    return _table(("process", "seconds", "target", "met"), rows)
 
 
 def _spread(values: Sequence[float], form: str) -> str:

@@ -70,6 +70,14 @@ def test_plain_peft_reproduces_the_logits_bit_for_bit(name, scaling, dtype, tmp_
     assert not torch.equal(logits(model), untouched)
 
 
+def test_the_saved_adapter_names_its_targets_in_the_same_order_in_every_process(tmp_path):
+    """The library keeps them in a set, and texts have other hashes in every process."""
+    names = ["fc1", "fc2", "k_proj", "out_proj", "q_proj", "v_proj"]
+    adapters.save(attached(targets=names[::-1]), tmp_path)
+    saved = json.loads((tmp_path / "adapter_config.json").read_text(encoding="utf-8"))
+    assert saved["target_modules"] == names
+
+
 @pytest.mark.parametrize(("scaling", "gamma"), [("canonical", ALPHA), ("rslora", ALPHA), ("topology", ALPHA * RANK)])
 def test_the_saved_adapter_says_its_own_gamma(scaling, gamma, tmp_path):
     adapters.save(attached(scaling=scaling), tmp_path)

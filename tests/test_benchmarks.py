@@ -13,6 +13,7 @@ from benchmarks.matrix import Cell, Grid, Memory
 from benchmarks.plain_step import Plain
 from benchmarks.rounds import TOLERANCE, Taken, in_turn
 from benchmarks.settings import Work, pocket
+from benchmarks.start import HELP, NEW, Start
 from zo_runner.assets import ASSETS
 from zo_runner.directions import Part, losses_along
 from zo_runner.errors import UserError
@@ -20,6 +21,7 @@ from zo_runner.records import encode
 
 SMALLEST = Grid(
     rounds=1,
+    rounds_alone=2,
     examples=1,
     scored=2,
     batches=(2,),
@@ -113,7 +115,11 @@ def test_the_page_and_the_data_hold_every_table():
         "directions",
         "evaluation",
     }
-    assert "Not measured." not in page
+    assert page.count("Not measured.") == 1  # the starts, which take half a minute
+    assert {len(times) for cell in data["cells"] for times in cell["seconds"].values() if cell["batch"] == 2} == {1}
+    assert {len(times) for cell in data["cells"] for times in cell["seconds"].values() if cell["table"] == "batch"} == {
+        2
+    }
     json.dumps(encode(data), allow_nan=False)
 
 
@@ -123,12 +129,17 @@ def test_a_bar_is_met_by_the_median_of_ratios_within_rounds():
     seconds = {"plain": [10.0, 6.0, 8.0], steps.DEFAULT: [2.0, 2.0, 1.6], "floor": [2.0 / 0.9, 2.0 / 1.1, 1.6 / 1.2]}
     cell = Cell(report.BARRED, "steps", 16, 16, seconds=seconds)
     memory = Memory(report.BARRED, "ar1zo", steps.DEFAULT, 16, weights=100, forward=100, step=111)
-    page = [line.split("|") for line in report.text([cell], [memory], [], known).splitlines() if "|" in line]
+    started = [Start("python", [0.1]), Start(HELP, [0.4, 0.6, 2.0]), Start(NEW, [6.0, 4.0, 7.0])]
+    page = [line.split("|") for line in report.text([cell], [memory], [], started, known).splitlines() if "|" in line]
     bars = {line[1].strip(): (line[4].strip(), line[5].strip()) for line in page if len(line) == 7}
     assert bars["(a) / ours, batch 16, rank 16"] == ("5.000 (3.000 to 5.000)", "yes")
     assert bars["ours / (b), batch 16, rank 16"] == ("1.100 (0.900 to 1.200)", "no")
     assert bars["(c) / (d), batch 1"] == ("not measured", "-")
     assert bars["memory, step / evaluation, batch 16"] == ("1.055", "no")
+    starts = {line[1].strip(): tuple(cell.strip() for cell in line[2:5]) for line in page if len(line) == 6}
+    assert starts["python"] == ("0.10", "-", "-")
+    assert starts[HELP] == ("0.60 (0.40 to 2.00)", "≤ 1", "yes")
+    assert starts[NEW] == ("6.00 (4.00 to 7.00)", "≤ 5", "no")
 
 
 def test_a_real_model_that_is_not_there_is_told_before_anything_is_measured(tmp_path):

@@ -66,6 +66,8 @@ def attach_lora(
                 f"Invalid adapter.target_modules: {targets!r}. "
                 f"Must match linear modules of the model: {', '.join(names)}."
             ) from None
+    if isinstance(config.target_modules, set):  # it is saved, and the order of a set is another one in every process
+        config.target_modules = sorted(config.target_modules)
     peft_model.eval()
     peft_model.requires_grad_(False)
     for group in lora_groups(peft_model):
