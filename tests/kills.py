@@ -20,12 +20,9 @@ RUN = short("ar1zo", "budget.queries=16", "budget.eval_every=6", "task.num_train
 
 # Where the run is killed, again and again: as it begins, trains, keeps what it has, and ends.
 KILLS = (
-    ("rename", ".config.yaml"),
     ("save", ".checkpoint"),
     ("write", "journal.jsonl"),
     ("rename", ".best"),
-    ("rename", ".checkpoint"),
-    ("save", "adapter_model"),
     ("write", ".result.json"),
     ("remove", "checkpoint"),
 )

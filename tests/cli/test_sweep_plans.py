@@ -44,7 +44,7 @@ def test_a_bad_sweep_ends_before_its_first_run(words, told, tmp_path):
     assert not (tmp_path / "runs").exists()
 
 
-@pytest.mark.parametrize(("name", "scale"), [("main_opt", "paper"), ("noise", "pocket"), ("signal_noise", "pocket")])
+@pytest.mark.parametrize(("name", "scale"), [("main_opt", "pocket"), ("noise", "pocket"), ("signal_noise", "pocket")])
 def test_a_planned_run_is_what_its_command_composes_to(name, scale):
     """A plan puts configurations together from parts; Hydra composes the same from the whole command."""
     cfg = compose(f"+sweeps={name}", f"scale={scale}")
