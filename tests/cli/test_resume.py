@@ -42,7 +42,7 @@ def test_a_run_killed_anywhere_ends_as_the_one_that_was_not_and_its_journal_has_
         assert zo_run(*words, f"runtime.root={root}").code == 0
     expected = left(the_run(root))
     found = sorted(moments.iterdir(), key=lambda folder: int(folder.name))
-    assert len(found) >= len(CASES)
+    assert len(found) > 12
     # Every case at another moment, so that together they try the whole length of a run, and neighbours lie far apart.
     moment = found[len(found) * (7 * sorted(CASES).index(case) % len(CASES)) // len(CASES)]
     ended = zo_run(*words, f"runtime.root={moment}")
