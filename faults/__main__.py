@@ -61,7 +61,7 @@ def page(made: list[dict[str, Any]]) -> str:
         for part in module["found"] if isinstance(module["found"], list) else []:
             rows = [{"counted": key, "": value} for key, value in part["counts"].items()]
             if rows:
-                parts += [f"## {part['name'].capitalize()}", markdown(pd.DataFrame(rows).astype(str))]
+                parts += [f"## {part['name'][0].upper()}{part['name'][1:]}", markdown(pd.DataFrame(rows).astype(str))]
             parts += [f"- FAILED: {failure}" for failure in part["failures"]]
     fuzzed = next((module["found"] for module in made if module["module"] == "fuzz" and module["found"]), None)
     if fuzzed is not None:
