@@ -1,4 +1,4 @@
-"""What a cluster does to a run: signals, a second process, stale locks, a folder that vanishes or cannot be written.
+"""What a cluster does to a run: signals, a second process, stale locks, folders that vanish, trackers that die.
 
     python -m faults.endings [--signals 20] [--json FILE]
 
@@ -20,10 +20,11 @@ from errno import EACCES, ENOENT, EROFS
 from pathlib import Path
 
 from faults.disk import faulty, mounted
-from faults.experiments import NOISE, short
-from faults.kills import resumed, undisturbed
+from faults.experiments import NOISE, Experiment, short
+from faults.kills import only_run, resumed, undisturbed
 from faults.report import Part, write
 from faults.sittings import Sitting, sit
+from faults.twins import differences
 from zo_runner.records import read_result
 
 DISTURBED = short("ar1zo", "budget.queries=120", *NOISE)
@@ -188,6 +189,49 @@ def _turn_back() -> None:
     time.time = earlier
 
 
+def tracker() -> Part:
+    """W&B that cannot be reached, and whose service is killed: the run warns, and is what it would have been."""
+    part = Part("W&B unreachable, and dead")
+    words = [word for word in DISTURBED.words if word != "tracker=none"]
+    experiment = Experiment(DISTURBED.name, (*words, "tracker=wandb"))
+    with tempfile.TemporaryDirectory(prefix="zo-tracker-") as name:
+        folder = Path(name)
+        undisturbed(experiment, folder)
+        for what in ("unreachable", "dead"):
+            root = folder / what
+            sitting = Sitting(experiment.at(root), folder / "log.txt", _unreachable if what == "unreachable" else None)
+            dies = _service_killed(sitting.pid, root)
+            ended = sitting.wait(sends=signal.SIGCONT, when=dies) if what == "dead" else sitting.wait()
+            warned = ended.said.count("zo-run: warning: W&B")
+            told = ended.code == 0 and warned == 1 and "Traceback" not in ended.said
+            part.check(told, f"{what}: exits {ended.code} and says {ended.said[-600:]!r}")
+            if told:
+                part.fail([f"{what}: {other}" for other in differences(only_run(root), only_run(folder / "twin"))])
+    return part
+
+
+def _unreachable() -> None:
+    """A key, and a server where nobody listens."""
+    del os.environ["WANDB_MODE"]
+    os.environ |= {"WANDB_API_KEY": "0" * 40, "WANDB_BASE_URL": "http://127.0.0.1:9"}
+
+
+def _service_killed(pid: int, root: Path) -> Callable[[], bool]:
+    """Kill the children of a process once its run has taken some steps: W&B's service is the only one."""
+    enough = _rows(root, 3)
+
+    def kill() -> bool:
+        if not enough():
+            return False
+        lists = Path(f"/proc/{pid}/task").glob("*/children")
+        children = {int(word) for file in lists for word in file.read_text(encoding="ascii").split()}
+        for child in children:
+            os.kill(child, signal.SIGKILL)
+        return bool(children)
+
+    return kill
+
+
 def memory() -> Part:
     """Too little memory: one line, or enough after all."""
     part = Part("out of memory")
@@ -222,7 +266,7 @@ def main() -> None:
     parser.add_argument("--signals", type=int, default=20, help="how many are sent")
     parser.add_argument("--json", type=Path, help="where to write what was found")
     given = parser.parse_args()
-    write([lambda: signals(given.signals), together, places, clock, memory], given.json)
+    write([lambda: signals(given.signals), together, places, clock, tracker, memory], given.json)
 
 
 if __name__ == "__main__":
