@@ -22,7 +22,7 @@ class Grid:
 
     Attributes:
         rounds: per cell.
-        rounds_alone: per cell of steps at batch 1, which are the shortest and scatter most.
+        rounds_alone: per cell at batch 1, whose measurements are the shortest and scatter most.
         examples: a measurement takes as many steps as it needs to see that many, and one at least.
         scored: examples of the evaluation.
         batches: of the steps, each with every rank.
@@ -162,15 +162,14 @@ def _steps(grid: Grid, work: Work, rank: int, way: str, table: str, length: int 
     if table == "steps":
         variants["plain"] = Plain(work, rank=rank, lr=steps.LR, eps=steps.EPS)
         variants["all atoms"] = steps.Ours(work, rank=rank, method="lora_zo")
-    rounds = grid.rounds_alone if work.size == 1 else grid.rounds
-    seconds, gap = in_turn(variants, rounds=rounds, steps=_count(grid, work))
+    seconds, gap = in_turn(variants, rounds=_rounds(grid, work), steps=_count(grid, work))
     return Cell(work.setting.name, table, work.size, rank, length, None, way, gap, seconds)
 
 
 def _ranks(grid: Grid, work: Work) -> Cell:
     """Our steps at every rank, against each other."""
     variants = {str(rank): steps.Ours(work, rank=rank) for rank in grid.growing_ranks}
-    seconds, gap = in_turn(variants, rounds=grid.rounds, steps=_count(grid, work))
+    seconds, gap = in_turn(variants, rounds=_rounds(grid, work), steps=_count(grid, work))
     return Cell(work.setting.name, "rank", work.size, gap=gap, seconds=seconds)
 
 
@@ -180,8 +179,13 @@ def _directions(grid: Grid, work: Work, directions: int) -> Cell:
         name: steps.probe(work, evaluation, rank=RANK, directions=directions)
         for name, evaluation in steps.PROBES.items()
     }
-    seconds, gap = in_turn(variants, rounds=grid.rounds, steps=max(1, _count(grid, work) // directions))
+    seconds, gap = in_turn(variants, rounds=_rounds(grid, work), steps=max(1, _count(grid, work) // directions))
     return Cell(work.setting.name, "directions", work.size, RANK, directions=directions, gap=gap, seconds=seconds)
+
+
+def _rounds(grid: Grid, work: Work) -> int:
+    """Rounds of a cell."""
+    return grid.rounds_alone if work.size == 1 else grid.rounds
 
 
 def _count(grid: Grid, work: Work) -> int:
