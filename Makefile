@@ -41,7 +41,7 @@ assets: $(STAMP) ## pretrain the embedded pocket models again
 golden: $(STAMP) ## write the golden numbers again (announce it in CHANGELOG.md)
 	$(OFFLINE) $(BIN)/python -m tests.golden
 
-bench: $(STAMP) ## time steps side by side, into docs/bench.md (a quarter of an hour; 40 minutes with ZO_REAL=DIR, a real model)
+bench: $(STAMP) ## time steps side by side, into docs/bench.md (a quarter of an hour; 45 minutes with ZO_REAL=DIR, a real model)
 	HF_HUB_OFFLINE=1 $(BIN)/python -m benchmarks docs
 
 faults: $(STAMP) ## put faults into real runs, into docs/reliability.md

@@ -48,7 +48,7 @@ def shortage_told(cfg: DictConfig, phase: Callable[[], str | None]) -> Iterator[
     """
     try:
         yield
-    except Exception as error:
+    except Exception as error:  # an allocator raises what it likes; what is no shortage goes on as it was
         if isinstance(error, Fault) or not is_shortage(error):
             raise
         at = phase()
