@@ -1,12 +1,15 @@
 """Calibration: curvature exact on quadratics, radii neither noisy nor biased, fall-backs that say so."""
 
+import itertools
 import math
 import statistics
 
 import pytest
 import torch
 
-from zo_runner.calibration import CURVATURE_OVER_NOISE, EPS_GRID, Probe, bias, calibrate, probe
+from tests.conformance.cases import METHODS, groups_of, method_of
+from tests.conformance.cases import Problem as Chain
+from zo_runner.calibration import CURVATURE_OVER_NOISE, EPS_GRID, bias, calibrate, longest_update, probe
 from zo_runner.directions import Part
 from zo_runner.seeds import normal
 
@@ -26,7 +29,7 @@ class Problem:
 
     def points(self):
         for u in self.directions():
-            yield [Part(self.theta, u, {"lr": 0.0})], lambda: self.loss(self.theta)
+            yield [Part(self.theta, u, {"lr": 0.0})], None, lambda: self.loss(self.theta)
 
 
 def quadratic(diagonal, slope=1.0):
@@ -62,14 +65,35 @@ def test_a_probe_leaves_the_parameters_as_they_are():
     assert torch.equal(problem.theta, before)
 
 
-def test_the_noise_of_a_curvature_has_the_variance_that_is_taken_off():
-    """h = (l+ - 2 l0 + l-) / eps^2 with independent noise of variance sigma^2: 6 sigma^2 / eps^4."""
+@pytest.mark.parametrize("halves", [False, True])
+def test_the_noise_of_a_curvature_has_the_variance_that_is_taken_off(halves):
+    """Independent noise of variance sigma^2 in every loss: 6 sigma^2 / eps^4, and 5 from two directions."""
     eps, sigma, draws = 0.1, 0.01, 4000
-    noise = sigma * normal((draws, 3), 3, "noise").double()
-    h = (noise[:, 0] - 2 * noise[:, 1] + noise[:, 2]) / eps**2
-    expected = Probe(eps, (), (), sigma**2).curvature_noise
+    queried = itertools.count()
+    noise = sigma * normal((5 * draws,), 3, "noise").double()
+    u = [Part(torch.zeros(1), torch.ones(1), {"lr": 0.0})]
+    found = probe([(u, u if halves else None, lambda: noise[next(queried)])] * draws, eps, sigma**2)
+    assert len(found.curvatures) == draws
     # Four standard errors of a variance of Gaussian numbers.
-    assert float(h.var()) == pytest.approx(expected, rel=4 * math.sqrt(2 / draws))
+    variance = statistics.variance(found.curvatures)
+    assert variance == pytest.approx(found.curvature_noise, rel=4 * math.sqrt(2 / draws))
+    assert found.curvature_noise == pytest.approx((5 if halves else 6) * sigma**2 / eps**4)
+
+
+def test_halves_leave_what_each_factor_brings_and_nothing_of_both():
+    """l = g a b + h a^2 / 2 + k b^2 / 2: along u = (x, y) a second difference has 2 g x y too; halves, h x^2 + k y^2."""
+    a, b = torch.tensor([0.3], dtype=torch.float64), torch.tensor([-0.2], dtype=torch.float64)
+    x, y = torch.tensor([1.5], dtype=torch.float64), torch.tensor([0.7], dtype=torch.float64)
+    group = {"lr": 0.0}
+    u, turned = ([Part(a, sign * x, group), Part(b, y, group)] for sign in (1, -1))
+
+    def loss():
+        return (50 * a * b + 3 * a * a / 2 + 2 * b * b / 2).sum()
+
+    (curvature,) = probe([(u, turned, loss)], 1e-2, 0.0).curvatures
+    assert curvature == pytest.approx(3 * 1.5**2 + 2 * 0.7**2, rel=1e-9)
+    (mixed,) = probe([(u, None, loss)], 1e-2, 0.0).curvatures
+    assert mixed == pytest.approx(curvature + 2 * 50 * 1.5 * 0.7, rel=1e-9)
 
 
 # The rate
@@ -110,6 +134,46 @@ def test_negative_curvature_is_counted_and_harmless():
     mixed = chosen(at(quadratic([2.0, -2.0, 2.0, -2.0, 0.0])[0]))
     assert 0 < mixed.lr < math.inf
     assert 0 < mixed.negative < 1
+
+
+@pytest.mark.parametrize("normalized", [False, True])
+def test_no_update_is_longer_than_allowed(normalized):
+    """Of rms slope g: lr g <= lr_scale longest; a length itself."""
+    problem = quadratic([1.0, 2.0, 0.5, 3.0, 5.0])[0]
+    free = chosen(at(problem), normalized=normalized)
+    assert free.most == math.inf
+    slope = 1.0 if normalized else math.sqrt(at(problem)(1e-3).mean_square)
+    for share in (0.5, 2.0):
+        found = chosen(at(problem), normalized=normalized, longest=share * free.lr * slope / 0.1)
+        assert found.most == pytest.approx(share * free.lr)
+        assert found.lr == pytest.approx(min(share, 1.0) * free.lr)
+
+
+@pytest.mark.parametrize("name", ["lora_zo", "ar1zo"])
+def test_updates_as_long_as_allowed_lead_a_as_far_as_allowed(name):
+    """Steps of lr * slope * z with slopes of one size and random signs: a random walk, per atom one in `rank` steps."""
+    steps, walk = 400, 0.7
+    problem = Chain(groups_of(METHODS[name]))
+    method = method_of(METHODS[name], problem)
+    before = [group["params"][0].clone() for group in problem.groups]
+    longest = longest_update(method, walk, steps)
+    for step in range(steps):
+        for part in method.direction(step):
+            sign = 1.0 if normal((1,), 5, "sign", step) > 0 else -1.0
+            part.view.add_(part.component, alpha=sign * longest)
+    moved = [group["params"][0] - a for group, a in zip(problem.groups, before, strict=True)]
+    squares = sum(float(d.square().sum()) for d in moved) / sum(float(a.square().sum()) for a in before)
+    numbers = sum(a.numel() for a in before)
+    # Five standard errors of a mean square of Gaussian numbers.
+    assert squares == pytest.approx(walk**2, rel=5 * math.sqrt(2 / numbers))
+
+
+def test_nothing_is_too_long_without_an_adapter_a_limit_or_a_known_number_of_steps():
+    full, adapter = (method_of(METHODS[n], Chain(groups_of(METHODS[n]))) for n in ("mezo", "ar1zo"))
+    assert longest_update(full, 1.0, 100) == math.inf
+    assert longest_update(adapter, None, 100) == math.inf
+    assert longest_update(adapter, 1.0, None) == math.inf
+    assert longest_update(adapter, 1.0, 100) < math.inf
 
 
 def test_a_given_rate_is_kept():

@@ -59,6 +59,14 @@ def test_three_large_readings_lower_the_rate_at_once_and_not_for_ever():
     assert following.lr == pytest.approx(0.1)
 
 
+def test_it_is_never_above_the_most_that_is_allowed():
+    following = rate([1.0], most=0.05)
+    assert following.lr == 0.05
+    for _ in range(WINDOW):
+        feed(following, 4.0)
+    assert following.lr == pytest.approx(0.1 / 4)
+
+
 def test_it_scales_as_the_scale():
     assert rate([3.0], lr_scale=0.3).lr == pytest.approx(3 * rate([3.0]).lr)
 

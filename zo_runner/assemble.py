@@ -166,14 +166,15 @@ def assemble(cfg: DictConfig) -> Parts:
         return sum(part.tokens for part in evaluator.batches([train[i] for i in batch]))
 
     # A rate that follows the curvature reads it in the first step too.
-    adapts = isinstance(method, ZerothOrder) and method.follows_curvature
-    follows = adapts and cfg.method.get("lr") == AUTO and cfg.calibration.every > 0
-    step_queries = method.queries_per_step + follows
+    follows = cfg.method.get("lr") == AUTO and cfg.calibration.every > 0
+    step_queries = method.queries_per_step
+    if follows and isinstance(method, ZerothOrder) and method.follows_curvature:
+        step_queries += method.queries_per_reading
     step_tokens = step_queries * tokens(order[0])
     if cfg.budget.queries is not None:
-        require_budget(cfg, "queries", step_queries, lambda i: 1)
+        require_budget(cfg, "queries", method, step_queries, lambda i: 1)
     elif cfg.budget.tokens is not None:
-        require_budget(cfg, "tokens", step_tokens, lambda i: tokens(probed[i]))
+        require_budget(cfg, "tokens", method, step_tokens, lambda i: tokens(probed[i]))
     facts = {
         **on.facts,
         "evaluation": cfg.runtime.evaluation,

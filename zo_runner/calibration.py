@@ -26,9 +26,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from zo_runner.directions import Closure, Direction, losses_along
+from zo_runner.methods.base import ZerothOrder
 from zo_runner.snr import decibel, fd_snr, slope_noise_variance
-
-QUERIES_PER_PROBE = 3
 
 # The radii that eps=auto tries, smallest first.
 EPS_GRID = (1e-4, 1e-3, 1e-2, 1e-1)
@@ -39,7 +38,7 @@ LARGEST_BIAS = 0.1
 # A curvature is believed where its mean square is at least this many times what evaluation noise alone gives.
 CURVATURE_OVER_NOISE = 4.0
 
-Point = tuple[Direction, Closure]
+Point = tuple[Direction, Direction | None, Closure]
 
 
 @dataclass(frozen=True)
@@ -48,7 +47,7 @@ class Probe:
 
     Attributes:
         eps: the radius.
-        slopes: g of each direction.
+        slopes: g of each direction, those that are half turned among them.
         curvatures: h of each direction.
         sigma2: variance of the loss noise.
     """
@@ -75,8 +74,9 @@ class Probe:
 
     @property
     def curvature_noise(self) -> float:
-        """Variance that evaluation noise alone gives to h: (1 + 4 + 1) sigma^2 / eps^4."""
-        return 6 * self.sigma2 / self.eps**4
+        """Variance that evaluation noise alone gives to h: (1 + 4 + 1) sigma^2 / eps^4, or 5 from two directions."""
+        directions = len(self.slopes) / len(self.curvatures)
+        return (4 + 2 / directions) * self.sigma2 / self.eps**4
 
     @property
     def curvature_is_measured(self) -> bool:
@@ -92,6 +92,7 @@ class Calibration:
     Attributes:
         lr: learning rate of the run.
         eps: perturbation radius of the run.
+        most: the largest rate that does not lead A too far, infinite where nothing limits it.
         curvature: mean |h|, NaN where it was not needed or drowned in noise.
         curvature_eps: the radius at which it was read.
         negative: share of directions with negative curvature.
@@ -103,6 +104,7 @@ class Calibration:
 
     lr: float
     eps: float
+    most: float
     curvature: float
     curvature_eps: float
     negative: float
@@ -117,16 +119,25 @@ class Calibration:
 
 
 def probe(points: Iterable[Point], eps: float, sigma2: float) -> Probe:
-    """Three queries along each direction.
+    """Three queries along each direction u, and two more where there is a half turned one.
+
+    Args:
+        points: u, the same with A's half turned or None, and the loss.
+        eps: the radius.
+        sigma2: variance of the loss noise.
 
     Raises:
         Diverged: a loss is not finite.
     """
     slopes, curvatures = [], []
-    for direction, closure in points:
+    for direction, turned, closure in points:
         plus, middle, minus = losses_along(closure, direction, (eps, 0.0, -eps))
-        slopes.append((plus - minus) / (2 * eps))
-        curvatures.append((plus - 2 * middle + minus) / eps**2)
+        ends = [(plus, minus)]
+        if turned is not None:
+            plus, minus = losses_along(closure, turned, (eps, -eps))
+            ends.append((plus, minus))
+        slopes += [(plus - minus) / (2 * eps) for plus, minus in ends]
+        curvatures.append(statistics.fmean(plus - 2 * middle + minus for plus, minus in ends) / eps**2)
     return Probe(eps, tuple(slopes), tuple(curvatures), sigma2)
 
 
@@ -145,6 +156,28 @@ def bias(smaller: Probe, larger: Probe) -> float:
     return math.sqrt(error / size) / shrink if size > 0 else math.nan
 
 
+def longest_update(method: ZerothOrder, walk: float | None, steps: float | None) -> float:
+    """How large an update of one number of A may be, as a root mean square, in parameter units.
+
+    An update is lr * slope * z with z of mean 0, so n of them lead away by lr * rms(slope) * sqrt(n). This is to be no
+    more than `walk` times the root mean square of A at the start: as A grows, so does the curvature along B, with its
+    square, which nothing measured at the start can tell. The update is that of lr_scale = 1.
+
+    Args:
+        method: the optimiser, before its first step.
+        walk: shares of A's size; None for any distance.
+        steps: that the budget pays; None where nobody knows.
+
+    Returns:
+        Infinity where nothing limits it, as without an adapter.
+    """
+    if walk is None or steps is None or not method.has_halves:
+        return math.inf
+    factors = [group["params"][0] for group in method.param_groups]
+    size = math.sqrt(sum(float(a.square().sum()) for a in factors) / sum(a.numel() for a in factors))
+    return walk * size / math.sqrt(max(1.0, steps / (method.num_atoms or 1)))
+
+
 def calibrate(
     measure: Callable[[float], Probe | None],
     *,
@@ -155,6 +188,7 @@ def calibrate(
     eps_default: float,
     target_db: float,
     normalized: bool = False,
+    longest: float = math.inf,
 ) -> Calibration:
     """Choose what was not given.
 
@@ -177,6 +211,7 @@ def calibrate(
         eps_default: the method's documented radius.
         target_db: FD-SNR that a radius must reach.
         normalized: whether the update divides the size of the slopes out, so that lr is a length.
+        longest: times lr_scale, the most that the rate may move A at the usual slope; see `longest_update`.
     """
     found: dict[float, Probe] = {}
     biases: dict[str, float] = {}
@@ -202,19 +237,24 @@ def calibrate(
                 f"no eps reaches {target_db:g} dB of FD-SNR with less than a tenth of bias: eps={radius:g} is the "
                 "method's documented one"
             )
-    rate, read = lr, None
+    rate, read, most = lr, None, math.inf
     if rate is None:
         start = max(radius, eps_default)
         larger = (start, *(r for r in EPS_GRID if r > start))
         read = next((p for r in larger if (p := at(r)) and p.curvature_is_measured), None)
-        rate = lr_default if read is None else lr_scale / read.curvature
-        if read is not None and normalized:
-            rate *= math.sqrt(read.mean_square)
-        if read is None:
+        if read is not None:
+            slope = math.sqrt(read.mean_square)
+            rate = lr_scale / read.curvature * (slope if normalized else 1.0)
+            if slope > 0:
+                most = lr_scale * longest / (1.0 if normalized else slope)
+            rate = min(rate, most)
+        else:
+            rate = lr_default
             notes.append(f"the curvature drowns in evaluation noise: lr={rate:g} is the method's documented one")
     return Calibration(
         lr=rate,
         eps=radius,
+        most=most,
         curvature=math.nan if read is None else read.curvature,
         curvature_eps=math.nan if read is None else read.eps,
         negative=math.nan if read is None else statistics.fmean(h < 0 for h in read.curvatures),

@@ -8,7 +8,7 @@ from functools import cached_property
 import torch
 
 from zo_runner.budget import Ledger
-from zo_runner.calibration import QUERIES_PER_PROBE, Point, Probe, probe
+from zo_runner.calibration import Point, Probe, probe
 from zo_runner.encoding import Encoded
 from zo_runner.errors import Diverged
 from zo_runner.evaluation import Evaluator
@@ -67,7 +67,8 @@ class Bench:
     @torch.no_grad()
     def measure(self, eps: float) -> Probe | None:
         """The same directions and batches at every radius; None where the budget or the loss does not allow it."""
-        queries, tokens = QUERIES_PER_PROBE * self.probes, QUERIES_PER_PROBE * self.tokens
+        each = 2 + self.method.queries_per_reading
+        queries, tokens = each * self.probes, each * self.tokens
         if not self.ledger.affords(queries + self.reserve, tokens=tokens + self.reserve_tokens):
             return None
         sigma2 = self.sigma2
@@ -87,5 +88,6 @@ class Bench:
             size, tokens = sum(map(len, batches)), sum(batch.tokens for batch in batches)
             yield (
                 self.method.direction(i),
+                self.method.half_turned(i) if self.method.has_halves else None,
                 self.ledger.meter(loss, purpose="calibration", examples=size, tokens=tokens),
             )

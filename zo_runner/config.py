@@ -83,6 +83,9 @@ def check(cfg: DictConfig) -> None:
         raise invalid("noise.std", cfg.noise.std, "a finite number >= 0")
     if cfg.calibration.probes > MOST_PROBES:
         raise invalid("calibration.probes", cfg.calibration.probes, f"at most {MOST_PROBES}")
+    walk = cfg.calibration.walk
+    if walk is not None and not (math.isfinite(walk) and walk > 0):
+        raise invalid("calibration.walk", walk, "a finite number > 0, or null")
     if cfg.runtime.checkpoint_every is not None:
         _at_least(cfg, "runtime.checkpoint_every", 1)
     if cfg.step is not None:

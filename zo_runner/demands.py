@@ -4,7 +4,6 @@ from collections.abc import Callable
 
 from omegaconf import DictConfig
 
-from zo_runner.calibration import QUERIES_PER_PROBE
 from zo_runner.config import calibrates, granted
 from zo_runner.errors import invalid
 from zo_runner.evaluation import Evaluator
@@ -26,18 +25,21 @@ def require_paths(cfg: DictConfig, evaluator: Evaluator, method: Method) -> None
         raise invalid("runtime.fold", True, "null or false but for one-atom methods on linear layers in float32")
 
 
-def require_budget(cfg: DictConfig, unit: str, step: int, probe: Callable[[int], int]) -> None:
+def require_budget(cfg: DictConfig, unit: str, method: Method, step: int, probe: Callable[[int], int]) -> None:
     """Refuse a budget that cannot pay the first step, and the calibration before it.
 
     Args:
         cfg: a checked configuration.
         unit: of the budget.
+        method: the optimiser.
         step: cost of the first step.
         probe: cost of one query of the direction of that number.
     """
     needed, calibration = step, ""
     if calibrates(cfg):
-        needed += QUERIES_PER_PROBE * sum(map(probe, range(cfg.calibration.probes)))
+        assert isinstance(method, ZerothOrder)
+        each = 2 + method.queries_per_reading
+        needed += each * sum(map(probe, range(cfg.calibration.probes)))
         calibration = f" and its calibration with calibration.probes={cfg.calibration.probes}"
     given = granted(cfg)[unit]
     if given < needed:

@@ -7,7 +7,7 @@ them.
 """
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
@@ -35,6 +35,13 @@ class Thin(NamedTuple):
     param: torch.Tensor
     left: torch.Tensor | int | None
     right: torch.Tensor | int
+
+    def turned(self) -> "Thin":
+        """-u."""
+        if isinstance(self.right, torch.Tensor):
+            return self._replace(right=-self.right)
+        assert isinstance(self.left, torch.Tensor)
+        return self._replace(left=-self.left)
 
     def dense(self) -> torch.Tensor:
         """u of a matrix or of what is whole; no unit vectors."""
@@ -75,6 +82,20 @@ class Drawn:
             return parts
         self._kept = list(parts)
         return iter(self._kept)
+
+    def turned(self, params: Collection[torch.Tensor]) -> "Drawn":
+        """The same direction with the other sign in some parameters, and in views of them."""
+        places = [(param.data_ptr(), param.data_ptr() + param.nbytes) for param in params]
+
+        def component(view: torch.Tensor, draw: Callable[[], torch.Tensor]) -> Callable[[], torch.Tensor]:
+            turns = any(start <= view.data_ptr() < end for start, end in places)
+            return (lambda: draw().neg()) if turns else draw
+
+        slots = [(view, component(view, draw), group) for view, draw, group in self.slots]
+        if self._whole or self._thin is None:
+            return Drawn(slots, whole=self._whole)
+        turns = {id(param) for param in params}
+        return Drawn(slots, thin=[part.turned() if id(part.param) in turns else part for part in self._thin])
 
     @property
     def thin(self) -> Sequence[Thin] | None:

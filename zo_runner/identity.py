@@ -53,7 +53,7 @@ def identify(cfg: DictConfig) -> dict[str, Any]:
     known["budget"] = {**granted(cfg), "eval_every": cfg.budget.eval_every}
     if cfg.method.get("lr") != AUTO:
         known["method"].pop("lr_scale", None)
-        known["calibration"].pop("every")
+        del known["calibration"]["every"], known["calibration"]["walk"]
     known["guard"] = {key: value for key, value in known["guard"].items() if value != getattr(GuardConfig, key)}
     if not queries_slopes(cfg):
         del known["noise"], known["seeds"]["direction"]
@@ -64,6 +64,7 @@ def identify(cfg: DictConfig) -> dict[str, Any]:
         del known["calibration"]
         known["method"].pop("fallback", None)
     if known["method"]["trains"] == "full":
+        known.get("calibration", {}).pop("walk", None)
         del known["rank"], known["alpha"], known["adapter"], known["seeds"]["adapter"], known["method"]["scaling"]
     elif known["method"].get("atoms") == "all":
         del known["method"]["order"], known["method"]["offsets"]

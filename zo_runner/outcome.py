@@ -22,17 +22,19 @@ class Taken:
         report: of the method.
         seconds: that it took, without what was measured besides.
         middle: the loss at the parameters before it, where a rate that follows the curvature asked for it.
+        turned: mean loss at both ends of the direction that is half turned, where it asked for that.
         sigma2: variance of the loss's evaluation noise, where it was estimated before the step.
     """
 
     report: StepReport
     seconds: float
     middle: float | None = None
+    turned: float | None = None
     sigma2: float | None = None
 
     def as_row(self) -> dict[str, Any]:
         """As the journal has it; what was not measured is left out."""
-        measured = {**vars(self.report), "middle": self.middle, "sigma2": self.sigma2}
+        measured = {**vars(self.report), "middle": self.middle, "turned": self.turned, "sigma2": self.sigma2}
         return {key: value for key, value in measured.items() if value is not None}
 
     @classmethod
@@ -45,7 +47,8 @@ class Taken:
         """
         step, loss, slopes, lr = row["step"], row["loss"], tuple(row["slopes"]), row["lr"]
         report = StepReport(step, loss, slopes, lr, row.get("atom"), row.get("curvature"))
-        return cls(report, row["spent"]["seconds"]["train"] - since, row.get("middle"), row.get("sigma2"))
+        seconds = row["spent"]["seconds"]["train"] - since
+        return cls(report, seconds, row.get("middle"), row.get("turned"), row.get("sigma2"))
 
 
 @dataclass(frozen=True)

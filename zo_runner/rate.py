@@ -18,6 +18,7 @@ c          lr_scale      none
 h          curvatures    loss per squared unit of the direction
 """
 
+import math
 import statistics
 from collections import deque
 from collections.abc import Sequence
@@ -34,10 +35,13 @@ class FollowingRate:
         eps: radius at which curvatures are read, the method's own.
         every: steps between readings.
         curvatures: read before the first step, oldest first; not all 0.
+        most: the largest rate.
     """
 
-    def __init__(self, *, lr_scale: float, eps: float, every: int, curvatures: Sequence[float]) -> None:
-        self.lr_scale, self.eps, self.every = lr_scale, eps, every
+    def __init__(
+        self, *, lr_scale: float, eps: float, every: int, curvatures: Sequence[float], most: float = math.inf
+    ) -> None:
+        self.lr_scale, self.eps, self.every, self.most = lr_scale, eps, every, most
         self._start = statistics.fmean(map(abs, curvatures))
         self._late = deque(map(abs, curvatures), maxlen=WINDOW)
 
@@ -50,7 +54,7 @@ class FollowingRate:
 
         Args:
             middle: the loss at theta.
-            mean: (l+ + l-) / 2 of the same batch.
+            mean: (l+ + l-) / 2 of the same batch, over both directions where it was read along two.
         """
         self._late.append(abs(2 * (mean - middle) / self.eps**2))
 
@@ -68,4 +72,5 @@ class FollowingRate:
         """In parameter units per unit slope."""
         ordered = sorted(self._late)
         cap = ordered[max(0, len(ordered) - 1 - CUT)]
-        return self.lr_scale / max(self._start, statistics.fmean(min(size, cap) for size in ordered))
+        late = statistics.fmean(min(size, cap) for size in ordered)
+        return min(self.most, self.lr_scale / max(self._start, late))

@@ -11,7 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 from zo_runner import adapters, checkpoint, heldout
 from zo_runner.assemble import Parts, assemble, head, tracker_of
 from zo_runner.budget import Budget, Ledger
-from zo_runner.calibration import calibrate
+from zo_runner.calibration import calibrate, longest_update
 from zo_runner.calibration_probes import Bench
 from zo_runner.checkpoint import Past, past_of
 from zo_runner.config import calibrates, granted
@@ -156,6 +156,7 @@ def _calibrate(cfg: DictConfig, parts: Parts, ledger: Ledger, observer: RunObser
         eps_default=cfg.method.fallback.eps,
         target_db=cfg.calibration.fd_snr_db,
         normalized=parts.scout.normalizes != "nothing",
+        longest=longest_update(parts.scout, cfg.calibration.walk, _steps(parts, ledger.budget)),
     )
     if not ledger.affords(parts.step_queries, tokens=parts.step_tokens):  # only seconds can end here
         raise invalid("budget.seconds", cfg.budget.seconds, f"> {ledger.spent:.3g}, which calibration took")
@@ -166,6 +167,12 @@ def _calibrate(cfg: DictConfig, parts: Parts, ledger: Ledger, observer: RunObser
     event = {"step": 0, "queries": ledger.charged, "lr": found.lr, "calibration/eps": found.eps}
     observer.logged({**event, "calibration/curvature": found.curvature})
     return {"lr": found.lr, "eps": found.eps, "calibration": found.as_dict()}
+
+
+def _steps(parts: Parts, budget: Budget) -> float | None:
+    """Steps that a whole budget pays, by the tokens of the first batch; None of seconds, which nobody knows before."""
+    each = {"queries": 1.0, "tokens": parts.step_tokens / parts.step_queries}
+    return budget.limit / (each[budget.unit] * parts.method.queries_per_step) if budget.unit in each else None
 
 
 def _trainer(
@@ -207,7 +214,8 @@ def _rate(cfg: DictConfig, method: Method, calibration: dict[str, Any] | None) -
     if calibration["curvature_eps"] != calibration["eps"]:
         return None
     eps, curvatures = calibration["eps"], calibration["curvatures"]
-    return FollowingRate(lr_scale=cfg.method.lr_scale, eps=eps, every=every, curvatures=curvatures)
+    scale, most = cfg.method.lr_scale, calibration["most"]
+    return FollowingRate(lr_scale=scale, eps=eps, every=every, curvatures=curvatures, most=most)
 
 
 def label(cfg: DictConfig) -> str:

@@ -72,11 +72,13 @@ class NoiseConfig:
 class CalibrationConfig:
     """What `method.lr=auto` and `method.eps=auto` measure: `probes` directions a radius, an FD-SNR to reach, in dB.
 
-    `every`: steps between further readings of the curvature, which the rate follows; 0 for none.
+    `every`: steps between further readings of the curvature, which the rate follows; 0 for none. `walk`: how far chance
+    may lead A by the end of the budget, in its size at the start, times lr_scale; null for any distance.
     """
 
     probes: int = 16
-    every: int = 8
+    every: int = 16
+    walk: float | None = 10.0
     fd_snr_db: float = 20.0
 
 

@@ -1,5 +1,6 @@
 """Steps of one method on one task, each with what is measured before it; taken for the first time or once more."""
 
+import statistics
 import time
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -10,7 +11,7 @@ import torch
 
 from zo_runner.batches import Batch
 from zo_runner.budget import Ledger
-from zo_runner.directions import Closure, finite
+from zo_runner.directions import Closure, finite, losses_along
 from zo_runner.encoding import Encoded
 from zo_runner.evaluation import Evaluator
 from zo_runner.memory import StepMemory
@@ -66,7 +67,9 @@ class Stepper:
 
     def next_step(self) -> Coming | None:
         """The next step, or None if the budget cannot pay it: then nothing of it is booked."""
-        queries = self.method.queries_per_step + self._reads_curvature
+        queries = self.method.queries_per_step
+        if self._reads_curvature and isinstance(self.method, ZerothOrder):
+            queries += self.method.queries_per_reading
         if not self.ledger.affords(queries, tokens=0):
             return None
         start = time.perf_counter()
@@ -89,7 +92,7 @@ class Stepper:
             where = (self.evaluator, self.ledger, coming.examples, step)
             sigma2 = loss_noise_variance(self.noise.re_evaluations(*where, "measure", step))
         with self._watched(coming):
-            middle = self._middle(coming)
+            middle, turned = self._around(coming)
             before, seconds = self.ledger.charged, self.ledger.seconds["train"]
             self.ledger.book("train", coming.seconds)
             with self.ledger.clock("train"):
@@ -100,7 +103,7 @@ class Stepper:
         if spent != self.method.queries_per_step or self.method.report is None:
             declared = self.method.queries_per_step
             raise RuntimeError(f"{type(self.method).__name__} made {spent} queries in a step and declares {declared}.")
-        return self._taken(Taken(self.method.report, self.ledger.seconds["train"] - seconds, middle, sigma2))
+        return self._taken(Taken(self.method.report, self.ledger.seconds["train"] - seconds, middle, turned, sigma2))
 
     def take_again(self, row: dict[str, Any]) -> Taken:
         """Take a step from the journal, without a query.
@@ -124,7 +127,8 @@ class Stepper:
 
     def _taken(self, taken: Taken) -> Taken:
         if self.rate is not None and taken.middle is not None:
-            self.rate.read(taken.middle, taken.report.loss)
+            ends = [loss for loss in (taken.report.loss, taken.turned) if loss is not None]
+            self.rate.read(taken.middle, statistics.fmean(ends))
         return taken
 
     def _set_rate(self, lr: float) -> None:
@@ -144,12 +148,18 @@ class Stepper:
     def _reads_curvature(self) -> bool:
         return self.rate is not None and self.rate.due(self.method.steps)
 
-    def _middle(self, coming: Coming) -> float | None:
-        """The loss at theta on the coming batch, where this step reads the curvature; one query of calibration."""
+    def _around(self, coming: Coming) -> tuple[float | None, float | None]:
+        """`middle` and `turned` of `Taken`, on the coming batch, where this step reads the curvature."""
         if not self._reads_curvature:
-            return None
+            return None, None
+        assert isinstance(self.method, ZerothOrder)
         with self.ledger.clock("calibration"), torch.no_grad():
-            return finite(self._closure(coming, "calibration")())
+            closure = self._closure(coming, "calibration")
+            if not self.method.has_halves:
+                return finite(closure()), None
+            turned, eps = self.method.half_turned(self.method.steps), self.method.eps
+            plus, middle, minus = losses_along(closure, turned, (eps, 0.0, -eps))
+            return middle, (plus + minus) / 2
 
     def _closure(self, coming: Coming, purpose: Literal["train", "calibration"]) -> Closure:
         loss: Closure = self.evaluator.query(*coming.batches)

@@ -6,6 +6,7 @@ import pytest
 
 from tests.cli.helpers import SMALL, read_journal, read_json, the_run, zo_run
 from tests.conformance.cases import METHODS, ZEROTH_ORDER, Problem, groups_of, method_of
+from zo_runner.records import decode
 
 AUTO = (*SMALL, "method.lr=auto", "calibration.probes=4", "noise.repeats=4")
 
@@ -21,15 +22,17 @@ def calibrated(root, *words):
 def test_calibration_is_charged_and_the_rest_of_the_budget_is_trained(name, tmp_path):
     result, journal, _ = calibrated(tmp_path, f"method={name}")
     method = method_of(METHODS[name], Problem(groups_of(METHODS[name])))
-    readings = math.ceil(len(journal) / 8) if method.follows_curvature else 0
-    assert result["queries"]["calibration"] == 3 * 4 + readings  # probes, then readings on the way
+    readings = math.ceil(len(journal) / 16) if method.follows_curvature else 0
+    each = 3 if method.has_halves else 1
+    assert result["queries"]["calibration"] == (2 + each) * 4 + each * readings  # probes, then readings on the way
     left = result["budget"]["queries"] - result["queries"]["calibration"] - result["queries"]["train"]
-    assert 0 <= left < method.queries_per_step + 1  # not enough for another step and its reading
+    assert 0 <= left < method.queries_per_step + each  # not enough for another step and its reading
     assert len(journal) == result["queries"]["train"] // method.queries_per_step
     found = result["calibration"]
     assert result["lr"] == found["lr"] == journal[0]["lr"]
     if method.normalizes == "nothing":
-        assert found["lr"] == pytest.approx(result["identity"]["method"]["lr_scale"] / found["curvature"])
+        measured = result["identity"]["method"]["lr_scale"] / found["curvature"]
+        assert found["lr"] == pytest.approx(min(measured, decode(found["most"])))
     else:
         assert {row["lr"] for row in journal} == {found["lr"]}
     assert result["eps"] == found["eps"]
@@ -37,7 +40,7 @@ def test_calibration_is_charged_and_the_rest_of_the_budget_is_trained(name, tmp_
 
 
 def test_the_rate_follows_the_curvature_and_never_rises_above_the_first(tmp_path):
-    words = ("budget.queries=150", "method.lr_scale=0.5", "calibration.every=1")
+    words = ("budget.queries=150", "method.lr_scale=0.5", "calibration.every=1", "calibration.walk=null")
     _, journal, _ = calibrated(tmp_path, *words)
     rates = [row["lr"] for row in journal]
     assert len(set(rates)) > 10
@@ -46,7 +49,7 @@ def test_the_rate_follows_the_curvature_and_never_rises_above_the_first(tmp_path
 
 def test_without_readings_on_the_way_the_rate_stays(tmp_path):
     result, journal, _ = calibrated(tmp_path, "calibration.every=0")
-    assert result["queries"]["calibration"] == 3 * 4
+    assert result["queries"]["calibration"] == 5 * 4
     assert {row["lr"] for row in journal} == {result["lr"]}
 
 
@@ -64,10 +67,20 @@ def test_it_repeats_and_a_number_in_its_place_takes_the_same_steps(tmp_path):
 
 
 def test_the_scale_multiplies_the_rate(tmp_path):
-    one, _, _ = calibrated(tmp_path / "1", "method.lr_scale=0.1")
-    three, _, _ = calibrated(tmp_path / "3", "method.lr_scale=0.3")
+    one, _, _ = calibrated(tmp_path / "1", "method.lr_scale=0.1", "calibration.walk=null")
+    three, _, _ = calibrated(tmp_path / "3", "method.lr_scale=0.3", "calibration.walk=null")
     assert three["lr"] == pytest.approx(3 * one["lr"])
     assert one["run_id"] != three["run_id"]
+
+
+def test_the_rate_keeps_the_walk_of_a_within_what_is_allowed(tmp_path):
+    one, _, _ = calibrated(tmp_path / "1", "calibration.walk=0.001")
+    double, _, _ = calibrated(tmp_path / "2", "calibration.walk=0.002")
+    assert one["lr"] == one["calibration"]["most"]
+    assert double["lr"] == pytest.approx(2 * one["lr"])
+    longer, _, _ = calibrated(tmp_path / "3", "calibration.walk=0.001", "budget.queries=400")
+    ratio = math.sqrt(longer["budget"]["queries"] / one["budget"]["queries"])
+    assert one["lr"] == pytest.approx(ratio * longer["lr"])
 
 
 def test_a_radius_is_chosen_and_used(tmp_path):
@@ -78,8 +91,8 @@ def test_a_radius_is_chosen_and_used(tmp_path):
 
 
 def test_drowned_in_noise_it_says_so_and_takes_the_documented_rate(tmp_path):
-    words = ("method.lr_scale=0.1", "noise=injected", "noise.std=1e9", "noise.repeats=4", "budget.queries=100")
-    result, _, ended = calibrated(tmp_path, *words)
+    noise = ("noise=injected", "noise.std=1e9", "noise.repeats=4")
+    result, _, ended = calibrated(tmp_path, *noise, "calibration.probes=16", "budget.queries=300")
     assert result["lr"] == 7e-3
     assert (
         "zo-run: warning: the curvature drowns in evaluation noise: lr=0.007 is the method's documented one"
@@ -100,10 +113,11 @@ def test_the_table_shows_what_was_chosen(tmp_path):
         (["method.eps=0"], "Invalid method.eps: 0. Must be a finite number > 0, or auto."),
         (["method.lr_scale=0"], "Invalid method.lr_scale: 0. Must be a finite number > 0."),
         (["calibration.every=-1"], "Invalid calibration.every: -1. Must be an integer >= 0."),
+        (["calibration.walk=0"], "Invalid calibration.walk: 0.0. Must be a finite number > 0, or null."),
         (["calibration.probes=0"], "Invalid calibration.probes: 0. Must be an integer >= 1."),
         (
-            ["method.lr=auto", "budget.queries=50"],
-            "Invalid budget.queries: 50. Must be >= 51, the cost of one step of ar1zo and its calibration with "
+            ["method.lr=auto", "budget.queries=84"],
+            "Invalid budget.queries: 84. Must be >= 85, the cost of one step of ar1zo and its calibration with "
             "calibration.probes=16.",
         ),
     ],

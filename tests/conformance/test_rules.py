@@ -32,7 +32,9 @@ from tests.conformance.cases import (
     same_bits,
 )
 from tests.conformance.rules import assert_probe_leaves_every_bit, assert_updates_along_what_was_perturbed
+from zo_runner.directions import losses_along
 from zo_runner.errors import Diverged
+from zo_runner.seeds import normal
 
 # Longer than any cycle of atoms here, and than the period at which low-rank methods refresh.
 MANY_STEPS = 60
@@ -86,6 +88,35 @@ def test_updates_along_the_direction_it_perturbed_on_every_step(node, dtype):
     problem = Problem(groups_of(node, dtype=dtype))
     method = method_of(node, problem, lr=1e-2, eps=1e-2)
     assert_updates_along_what_was_perturbed(method, problem, MANY_STEPS)
+
+
+def test_a_half_turned_direction_is_the_same_in_b_and_the_opposite_in_a(node):
+    """Slopes of what is linear in B, linear in A, and of their product: kept, turned, and without a curvature."""
+    if node["trains"] == "full":
+        assert not method_of(node, Problem(groups_of(node))).has_halves
+        return
+    problem = Problem(groups_of(node, dtype=torch.float64))
+    method = method_of(node, problem, eps=0.1)
+
+    def weighed(side):
+        params = [group["params"]["AB".index(side)] for group in problem.groups]
+        return sum((normal(tuple(p.shape), 1, side, i).double() * p).sum() for i, p in enumerate(params))
+
+    def product():
+        pairs = [group["params"] for group in problem.groups]
+        return sum((normal((len(b), a.shape[1]), 1, "G", i).double() * (b @ a)).sum() for i, (a, b) in enumerate(pairs))
+
+    u, turned = method.direction(3), method.half_turned(3)
+    for loss, sign in ((lambda: weighed("A"), -1.0), (lambda: weighed("B"), 1.0)):
+        (plus, minus), (turned_plus, turned_minus) = (losses_along(loss, v, (0.1, -0.1)) for v in (u, turned))
+        assert abs(plus - minus) > 1e-3
+        assert turned_plus - turned_minus == pytest.approx(sign * (plus - minus), rel=1e-9)
+    curvatures = []
+    for v in (u, turned):
+        plus, middle, minus = losses_along(product, v, (0.1, 0.0, -0.1))
+        curvatures.append((plus - 2 * middle + minus) / 0.01)
+    assert abs(curvatures[0]) > 1e-3
+    assert curvatures[1] == pytest.approx(-curvatures[0], rel=1e-9)
 
 
 def test_an_update_along_another_draw_is_caught():

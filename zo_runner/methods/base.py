@@ -178,10 +178,26 @@ class ZerothOrder(Method):
         """The atom that `step` queries in the first module, or None."""
         return None
 
+    @property
+    def has_halves(self) -> bool:
+        """Whether the parameters are LoRA pairs, so that a direction has a half in A and a half in B."""
+        return all(map(is_pair, self.param_groups))
+
+    @property
+    def queries_per_reading(self) -> int:
+        """What a curvature takes beside the losses at both ends of u: the one at theta, and those of u half turned."""
+        return 3 if self.has_halves else 1
+
+    def half_turned(self, step: int) -> Direction:
+        """The direction of `step` with the other sign in every A: (-z_a, z_b)."""
+        u = self.direction(step)
+        assert isinstance(u, Drawn)
+        return u.turned([group["params"][0] for group in self.param_groups])
+
     def over_tensors(self, component: Callable[[Key, torch.Tensor], torch.Tensor]) -> Direction:
         """The direction that has `component(key, parameter)` in every parameter."""
         slots = [(param, partial(component, key, param), group) for key, param, group in self.tensors()]
-        return Drawn(slots, whole=all(map(is_pair, self.param_groups)))
+        return Drawn(slots, whole=self.has_halves)
 
     def over_factors(self, factors: Callable[[Key, torch.Tensor], Factors]) -> Direction:
         """The direction that has left @ right' in every parameter, from `factors(key, parameter)`.
