@@ -1,11 +1,12 @@
-"""Adapted weights that hold all atoms but the one that is queried, so that a step costs the same at every rank.
+"""Adapted weights that hold all atoms but a few, so that a step costs the same at every rank.
 
-W + s sum_k b_k a_k'  =  (W + s sum_{j != k} b_j a_j')  +  s b_k a_k'
+W + s sum_k b_k a_k'  =  (W + s sum_{j not in F} b_j a_j')  +  s sum_{k in F} b_k a_k'
 
-The bracket is kept, and a query sees it as the frozen weight beside an adapter of rank 1, which is atom k itself. From
-one step to the next two atoms change sides, at the cost of two outer products. Their rounding adds up, so the bracket
-is computed anew from W, A and B after as many steps as there are atoms; then it is also compared with what it had
-become, since an adapter that was changed in between would otherwise go unnoticed.
+F are the few atoms, BLOCK neighbours, that the queried one is among. The bracket is kept, and a query sees it as the
+frozen weight beside an adapter that has the atoms of F only. A step that queries an atom of another block lets two
+blocks change sides, which reads and writes every adapted weight: in cyclic order once in BLOCK steps. Rounding adds up,
+so the bracket is computed anew from W, A and B after as many changes as there are blocks; then it is also compared with
+what it had become, since an adapter that was changed in between would otherwise go unnoticed.
 
 Rounding: W + s B A is rounded once to float32, about as much as one product with it. A base of lower precision would
 lose small atoms to its rounding and is not folded.
@@ -27,6 +28,9 @@ from zo_runner.directions import Thin
 # The share of a model's matrices above which the adapter's arithmetic is worth a copy of the adapted weights.
 WORTH_SHARE = 0.03
 
+# Atoms that are left out of a bracket together. An adapter of that rank is next to nothing beside a forward.
+BLOCK = 8
+
 # What a bracket may differ from the exact one, as a share of its largest entry: rounding makes some 1e-6 of it.
 LARGEST_DRIFT = 1e-3
 
@@ -42,8 +46,8 @@ class Folded:
         a_RI: A.
         b_OR: B.
         scaling: s.
-        bracket: W + s sum_{j != atom} b_j a_j', None before it was computed.
-        atom: the one that is left out of it.
+        bracket: W + s sum b_j a_j' over the atoms j that are not free, None before it was computed.
+        first: the first of the free atoms, which are left out of it.
         versions: of A and B when it was last in use.
     """
 
@@ -54,14 +58,19 @@ class Folded:
     b_OR: nn.Parameter
     scaling: float
     bracket: nn.Parameter | None = None
-    atom: int = -1
+    first: int = -1
     versions: tuple[int, int] = (-1, -1)
 
-    def present(self, atom: int) -> None:
-        """Show the frozen layer with the bracket, and the adapter with the atom alone."""
+    @property
+    def free(self) -> slice:
+        """The free atoms. Of the last block it may end beyond them, as slices can."""
+        return slice(self.first, self.first + BLOCK)
+
+    def present(self) -> None:
+        """Show the frozen layer with the bracket, and the adapter with the other atoms alone."""
         assert self.bracket is not None
         self.base.weight = self.bracket
-        for layer, part in zip(self.pair, (self.a_RI[atom : atom + 1], self.b_OR[:, atom : atom + 1]), strict=True):
+        for layer, part in zip(self.pair, (self.a_RI[self.free], self.b_OR[:, self.free]), strict=True):
             layer.weight = nn.Parameter(part, requires_grad=False)
 
     def restore(self) -> None:
@@ -70,25 +79,25 @@ class Folded:
         self.pair[0].weight, self.pair[1].weight = self.a_RI, self.b_OR
         self.versions = self.current_versions()
 
-    def anew(self, atom: int) -> None:
+    def anew(self, first: int) -> None:
         """Compute the bracket from W, A and B."""
+        self.first = first
         others_OR = self.b_OR.clone()
-        others_OR[:, atom] = 0.0
+        others_OR[:, self.free] = 0.0
         exact = torch.addmm(self.weight, others_OR, self.a_RI, alpha=self.scaling)
         if self.bracket is None:
             self.bracket = nn.Parameter(exact, requires_grad=False)
         else:
             self.bracket.copy_(exact)
-        self.atom = atom
 
-    def move(self, atom: int) -> None:
-        """Let two atoms change sides."""
+    def move(self, first: int) -> None:
+        """Let two blocks change sides."""
         assert self.bracket is not None
-        if atom != self.atom:
-            out_O2 = torch.stack((self.b_OR[:, self.atom], -self.b_OR[:, atom]), dim=1)
-            in_2I = torch.stack((self.a_RI[self.atom], self.a_RI[atom]))
-            self.bracket.addmm_(out_O2, in_2I, alpha=self.scaling)
-            self.atom = atom
+        if first != self.first:
+            was, self.first = self.free, first
+            out_OK = torch.cat((self.b_OR[:, was], -self.b_OR[:, self.free]), dim=1)
+            in_KI = torch.cat((self.a_RI[was], self.a_RI[self.free]))
+            self.bracket.addmm_(out_OK, in_KI, alpha=self.scaling)
 
     @property
     def changed(self) -> bool:
@@ -101,7 +110,7 @@ class Folded:
 
 
 class Fold:
-    """All adapted modules of a model, presented for one atom at a time.
+    """All adapted modules of a model, presented for a few atoms at a time.
 
     Args:
         model: with a LoRA adapter.
@@ -126,16 +135,15 @@ class Fold:
 
     @contextmanager
     def at(self, thin: Sequence[Thin]) -> Iterator[None]:
-        """Within the block the adapter is one atom, over weights that hold the others.
+        """Within the block the adapter is a few atoms, over weights that hold the others.
 
         Args:
             thin: a direction that perturbs one atom of each module.
         """
-        atoms = {u.param: u.left for u in thin if isinstance(u.left, int)}
-        self._update([atoms[module.a_RI] for module in self.modules])
+        self._update(thin)
         try:
             for module in self.modules:
-                module.present(atoms[module.a_RI])
+                module.present()
             yield
         finally:
             for module in self.modules:
@@ -143,36 +151,45 @@ class Fold:
 
     def follow(self, thin: Sequence[Thin]) -> None:
         """Do what `at` does to the brackets, for a step that is taken again without a forward."""
-        atoms = {u.param: u.left for u in thin if isinstance(u.left, int)}
-        self._update([atoms[module.a_RI] for module in self.modules])
+        self._update(thin)
         for module in self.modules:
             module.versions = module.current_versions()
 
     def renew(self) -> None:
         """Compute the brackets from W, A and B at the next step, so that they follow from nothing else."""
-        self._moves = len(self.modules[0].a_RI)
+        self._moves = self.blocks
+
+    @property
+    def blocks(self) -> int:
+        """Blocks that the atoms make."""
+        return -(-len(self.modules[0].a_RI) // BLOCK)
 
     @staticmethod
-    def of_one_atom(thin: Sequence[Thin]) -> list[Thin]:
-        """The same direction on an adapter that has its atom only."""
-        return [u._replace(left=0) if isinstance(u.left, int) else u._replace(right=0) for u in thin]
+    def of_free_atoms(thin: Sequence[Thin]) -> list[Thin]:
+        """The same direction on an adapter that has the block of its atom only."""
+        return [
+            u._replace(left=u.left % BLOCK) if isinstance(u.left, int) else u._replace(right=u.right % BLOCK)
+            for u in thin
+        ]
 
-    def _update(self, atoms: Sequence[int]) -> None:
-        first = self.modules[0]
-        if first.bracket is None or any(module.changed for module in self.modules):
+    def _update(self, thin: Sequence[Thin]) -> None:
+        atoms = {u.param: u.left for u in thin if isinstance(u.left, int)}
+        firsts = [atoms[module.a_RI] // BLOCK * BLOCK for module in self.modules]
+        lead = self.modules[0]
+        if lead.bracket is None or any(module.changed for module in self.modules):
             self._moves = 0
-            for module, atom in zip(self.modules, atoms, strict=True):
-                module.anew(atom)
+            for module, block in zip(self.modules, firsts, strict=True):
+                module.anew(block)
             return
-        for module, atom in zip(self.modules, atoms, strict=True):
-            self._moves += module is first and module.atom != atom
-            module.move(atom)
-        if self._moves >= len(first.a_RI):
+        for module, block in zip(self.modules, firsts, strict=True):
+            self._moves += module is lead and module.first != block
+            module.move(block)
+        if self._moves >= self.blocks:
             self._moves = 0
-            for module, atom in zip(self.modules, atoms, strict=True):
+            for module, block in zip(self.modules, firsts, strict=True):
                 assert module.bracket is not None
                 was = module.bracket.clone()
-                module.anew(atom)
+                module.anew(block)
                 drift = (was - module.bracket).abs().max() / module.bracket.abs().max()
                 if not drift <= LARGEST_DRIFT:
                     raise RuntimeError(f"An adapter was changed between steps: its folded weight is {drift:.1e} off.")

@@ -68,7 +68,7 @@ class Perturbed:
             with self.hooks.at(thin, offsets):
                 yield
             return
-        with self.fold.at(thin[0]), self.hooks.at([self.fold.of_one_atom(u) for u in thin], offsets):
+        with self.fold.at(thin[0]), self.hooks.at([self.fold.of_free_atoms(u) for u in thin], offsets):
             yield
 
     def follow(self, direction: Direction) -> None:

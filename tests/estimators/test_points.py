@@ -7,6 +7,7 @@ import torch
 
 from tests.conformance.cases import CASES, same_bits
 from tests.estimators.test_language_models import parts_of
+from zo_runner import folding
 from zo_runner.adapters import lora_groups
 from zo_runner.config import build
 from zo_runner.directions import Thin, finite, losses_at, move
@@ -108,8 +109,13 @@ def test_every_kind_of_loss_is_read_at_several_points(name, loss, subject):
 @pytest.mark.parametrize("order", ["cyclic", "shuffled"])
 @pytest.mark.parametrize("offsets", ["shared", "per_module"])
 @pytest.mark.parametrize("evaluation", ["sequential", "batched"])
+@pytest.mark.parametrize("together", [1, 2, 8])
 @torch.no_grad()
-def test_folded_atoms_leave_the_loss_what_it_is_over_several_passes(name, order, offsets, evaluation, random_opt):
+def test_folded_atoms_leave_the_loss_what_it_is_over_several_passes(
+    name, order, offsets, evaluation, together, random_opt, monkeypatch
+):
+    """Blocks of one atom, blocks that the rank is no multiple of, and one block that has them all."""
+    monkeypatch.setattr(folding, "BLOCK", together)
     node, rank = {**CASES[name], "order": order, "offsets": offsets}, 5
     model, groups = prepared(node, random_opt.model, rank)
     evaluator = perturbed(random_opt.evaluator(model), model, evaluation, fold=True)
@@ -129,7 +135,8 @@ def test_folded_atoms_leave_the_loss_what_it_is_over_several_passes(name, order,
 
 
 @torch.no_grad()
-def test_an_adapter_that_changed_behind_the_fold_is_folded_anew_or_noticed(random_opt):
+def test_an_adapter_that_changed_behind_the_fold_is_folded_anew_or_noticed(random_opt, monkeypatch):
+    monkeypatch.setattr(folding, "BLOCK", 1)
     node, rank = CASES["ar1zo"], 4
     model, groups = prepared(node, random_opt.model, rank)
     evaluator = perturbed(random_opt.evaluator(model), model, "sequential", fold=True)
