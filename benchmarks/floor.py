@@ -121,6 +121,22 @@ def pairs(work: Work, way: Way) -> Variant:
     return take
 
 
+def copies(work: Work, count: int) -> Variant:
+    """One bare forward of `count` copies of each batch: the least that so many points of it can take."""
+    model: Any = work.setting.bare()
+
+    @torch.inference_mode()
+    def take(steps: range) -> Taken:
+        forwards, read = [equal_lengths([*batch] * count) for batch in work.batches(steps)], []
+        start = time.perf_counter()
+        for parts in forwards:
+            read.append([model(**part.inputs, use_cache=False).logits for part in parts])
+        seconds = (time.perf_counter() - start) / len(steps)
+        return Taken(seconds, list(map(_loss, forwards, read)))
+
+    return take
+
+
 def _loss(forwards: Sequence[Forward], logits: Sequence[torch.Tensor]) -> float:
     """Mean cross-entropy over options of one token each, whose shared normaliser cancels."""
     total = count = 0

@@ -6,14 +6,14 @@ from dataclasses import dataclass, field, replace
 
 from benchmarks import steps
 from benchmarks.evaluation import throughput
-from benchmarks.floor import WAYS, fastest, pairs
+from benchmarks.floor import WAYS, copies, fastest, pairs
 from benchmarks.plain_step import Plain
 from benchmarks.rounds import Variant, in_turn
 from benchmarks.settings import Setting, Work
 from zo_runner.memory import StepMemory
 
 # What the other axes are held at while one grows.
-BATCH, RANK, LENGTH_BATCH = 16, 16, 4
+BATCH, RANK, LENGTH_BATCH, DIRECTIONS = 16, 16, 4, 16
 
 
 @dataclass(frozen=True)
@@ -28,6 +28,7 @@ class Grid:
         batches: of the steps, each with every rank.
         ranks: of the steps.
         growing: batches, lengths in tokens, ranks and numbers of directions that growth is read at.
+        probed_lengths: lengths in tokens that a probe of DIRECTIONS is read at.
         memory: batches of the memory of a step.
         rounded_ranks: of the rounding of slopes.
         rounded_directions: that it is read from.
@@ -42,6 +43,7 @@ class Grid:
     growing_lengths: tuple[int, ...] = (16, 32, 64, 128, 224)
     growing_ranks: tuple[int, ...] = (1, 4, 16, 64, 256)
     growing_directions: tuple[int, ...] = (1, 2, 4, 8, 16, 32)
+    probed_lengths: tuple[int, ...] = (8, 16, 32, 64)
     memory: tuple[int, ...] = (1, 16)
     rounded_ranks: tuple[int, ...] = (16, 256)
     rounded_directions: int = 64
@@ -63,6 +65,7 @@ QUICK = Grid(
     growing_lengths=(16, 128),
     growing_ranks=(1, 256),
     growing_directions=(1, 16),
+    probed_lengths=(16,),
     memory=(16,),
     rounded_ranks=(16,),
     rounded_directions=8,
@@ -75,7 +78,7 @@ class Cell:
 
     Attributes:
         model: its name.
-        table: "steps", "batch", "length", "rank", "directions" or "evaluation".
+        table: "steps", "batch", "length", "rank", "directions", "probe" or "evaluation".
         batch: examples per step.
         rank: of the adapter; None where the variants differ in it, or have none.
         length: of every prompt, in tokens; None where they are mixed.
@@ -133,7 +136,9 @@ def cells(setting: Setting, grid: Grid) -> Iterator[Cell]:
     for batch in sorted({1, BATCH}):
         yield _ranks(grid, Work(setting, setting.mixed, batch))
     for directions in grid.growing_directions:
-        yield _directions(grid, Work(setting, setting.mixed, 1), directions)
+        yield _directions(grid, Work(setting, setting.mixed, 1), directions, "directions")
+    for length in grid.probed_lengths:
+        yield _directions(grid, Work(setting, setting.of_length(length), 1), DIRECTIONS, "probe", length)
     seconds, gap = throughput(setting, rounds=grid.rounds, examples=grid.scored)
     yield Cell(setting.name, "evaluation", BATCH, gap=gap, seconds=seconds)
 
@@ -173,14 +178,15 @@ def _ranks(grid: Grid, work: Work) -> Cell:
     return Cell(work.setting.name, "rank", work.size, gap=gap, seconds=seconds)
 
 
-def _directions(grid: Grid, work: Work, directions: int) -> Cell:
-    """Probes of one example along some directions."""
+def _directions(grid: Grid, work: Work, directions: int, table: str, length: int | None = None) -> Cell:
+    """Probes of one example along some directions, and a bare forward of as many tokens."""
     variants = {
         name: steps.probe(work, evaluation, rank=RANK, directions=directions)
         for name, evaluation in steps.PROBES.items()
     }
+    variants["bare forward"] = copies(work, 2 * directions)
     seconds, gap = in_turn(variants, rounds=_rounds(grid, work), steps=max(1, _count(grid, work) // directions))
-    return Cell(work.setting.name, "directions", work.size, RANK, directions=directions, gap=gap, seconds=seconds)
+    return Cell(work.setting.name, table, work.size, RANK, length, directions, gap=gap, seconds=seconds)
 
 
 def _rounds(grid: Grid, work: Work) -> int:

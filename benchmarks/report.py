@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from benchmarks.matrix import BATCH, LENGTH_BATCH, RANK, Cell, Memory
+from benchmarks.matrix import BATCH, DIRECTIONS, LENGTH_BATCH, RANK, Cell, Memory
 from benchmarks.rounding import BATCH as ROUNDED
 from benchmarks.rounding import EPS, Rounding
 from benchmarks.settings import ALPHA, LONGEST, SHORTEST
@@ -86,8 +86,11 @@ def text(
         "Seconds of a step by rank, and against that of the first.",
         _against([cell for cell in cells if cell.table == "rank"], "batch"),
         f"## Growth with the number of directions, batch 1, rank {RANK}",
-        "Seconds of a probe, two queries along each direction.",
+        "Seconds of a probe, two queries along each direction; and of one bare forward of the frozen model over as many"
+        " tokens, which no way of reading so many points together can beat.",
         _against([cell for cell in cells if cell.table == "directions"], "directions"),
+        f"## A probe of {DIRECTIONS} directions by the length of the example, batch 1, rank {RANK}",
+        _against([cell for cell in cells if cell.table == "probe"], "length"),
         "## Rounding of a slope",
         f"Root mean square of AR1-ZO's slopes at ε = {EPS:g} and batch {ROUNDED}, and of their distance from those of "
         "float64, by the way in which the points of a step are evaluated. No atom is at 0.",
@@ -135,7 +138,8 @@ def _measured(cells: Sequence[Cell], memory: Sequence[Memory]) -> Iterable[tuple
     yield f"(a) / ours, batch {BATCH}, rank {RANK}", "≥", 4.0, of("plain", DEFAULT, "steps", BATCH)
     yield f"ours / (b), batch {BATCH}, rank {RANK}", "≤", 1.05, of(DEFAULT, "floor", "steps", BATCH)
     yield "(c) / (d), batch 1", "≥", 1.3, of("sequential", "batched", "steps", 1)
-    yield "16 directions at batch 1, one by one / together", "≥", 3.0, of("one by one", "together", "directions", 1, 16)
+    probed = of("one by one", "together", "directions", 1, DIRECTIONS)
+    yield f"{DIRECTIONS} directions at batch 1, one by one / together", "≥", 3.0, probed
     for batch in (1, BATCH):
         yield f"rank 256 / rank 1, batch {batch}", "≤", 1.05, of("256", "1", "rank", batch)
     for row in memory:

@@ -1,9 +1,10 @@
-"""(c) and (d) Our steps, taken by the trainer itself; and probes, which read slopes along many directions.
+"""(c) and (d) Our steps, as the trainer takes them; and probes, which read slopes along many directions.
 
 What is timed is what a run reports as the seconds of a step: building the batch, queries, update, and the ledger's
 counting.
 """
 
+import itertools
 import statistics
 import time
 from typing import Any
@@ -20,11 +21,10 @@ from zo_runner.evaluation import Evaluator
 from zo_runner.flops import FlopMeter
 from zo_runner.memory import StepMemory
 from zo_runner.methods import AR1ZO, MeZO
-from zo_runner.methods.base import Method, ZerothOrder
+from zo_runner.methods.base import ZerothOrder
 from zo_runner.noise import Noise
-from zo_runner.outcome import Taken as Step
 from zo_runner.query import Perturbed
-from zo_runner.train import Trainer
+from zo_runner.steps import Stepper
 
 # So small that a loss at theta +- eps u is that at theta to rounding, and no step leaves the initialisation: then all
 # variants see the same loss. What a step costs does not depend on them, as long as they are not 0.
@@ -34,32 +34,13 @@ EPS, LR = 1e-4, 1e-8
 EVALUATIONS = ("sequential", "batched", "auto")
 DEFAULT = "auto"
 
-NEVER = 2**62
+UNLIMITED = 2**62
 
 METHODS = ("ar1zo", "lora_zo", "mezo")
 
 
-class _Listener:
-    """Keeps the losses of a run's steps."""
-
-    def __init__(self) -> None:
-        self.losses: list[float] = []
-
-    def stepped(self, taken: Step, readings: dict[str, float]) -> None:
-        self.losses.append(taken.report.loss)
-
-    def logged(self, event: dict[str, Any]) -> None:
-        pass
-
-    def improved(self) -> None:
-        pass
-
-    def reached(self, method: Method, state: dict[str, Any]) -> None:
-        pass
-
-
 class Ours:
-    """Steps of one of METHODS; a variant.
+    """Steps of one of METHODS, of a run that is under way; a variant.
 
     Args:
         work: what they see.
@@ -69,36 +50,30 @@ class Ours:
     """
 
     def __init__(self, work: Work, *, rank: int, method: str = "ar1zo", evaluation: str = DEFAULT) -> None:
-        self.work = work
         self.model, self.method = trained(work.setting, method, rank)
-        self.evaluator = evaluator_of(work.setting, self.model, evaluation)
+        base = self.model.get_base_model() if isinstance(self.model, PeftModel) else self.model
+        counter = FlopMeter(base)  # the runner counts operations too
+        self.stepper = Stepper(
+            method=self.method,
+            evaluator=evaluator_of(work.setting, self.model, evaluation),
+            train=work.examples,
+            order=work.order,
+            ledger=Ledger(Budget(queries=UNLIMITED), lambda: counter.total),
+            noise=Noise(repeats=0),
+        )
 
     def __call__(self, steps: range, memory: StepMemory | None = None) -> Taken:
         """Take some steps, which follow those that were taken before."""
-        base = self.model.get_base_model() if isinstance(self.model, PeftModel) else self.model
-        counter, listener = FlopMeter(base), _Listener()  # the runner counts operations too
-        trainer = Trainer(
-            method=self.method,
-            evaluator=self.evaluator,
-            train=self.work.examples,
-            dev=self.work.examples[:1],  # the trainer scores dev at both ends, outside its steps
-            order=self.work.order,
-            ledger=Ledger(Budget(queries=len(steps) * self.method.queries_per_step), lambda: counter.total),
-            noise=Noise(repeats=0),
-            eval_every=NEVER,
-            log_every=NEVER,
-            observer=listener,
-            memory=memory,
-        )
-        outcome = trainer.run()
-        counter.close()
-        if outcome.status != "done":
-            raise RuntimeError(f"The steps ended early: {outcome.error}.")
-        return Taken(statistics.fmean(outcome.step_seconds), listener.losses)
+        self.stepper.memory, taken = memory, []
+        for _ in steps:
+            coming = self.stepper.next_step()
+            assert coming is not None
+            taken.append(self.stepper.take(coming))
+        return Taken(statistics.fmean(step.seconds for step in taken), [step.report.loss for step in taken])
 
 
 def probe(work: Work, evaluation: str, *, rank: int, directions: int) -> Variant:
-    """Slopes along K directions at one point: two queries along each."""
+    """Slopes along K directions at one point: two queries along each. Its loss is the mean over all of them."""
     model, method = trained(work.setting, "ar1zo", rank)
     evaluator = evaluator_of(work.setting, model, evaluation)
 
@@ -109,7 +84,7 @@ def probe(work: Work, evaluation: str, *, rank: int, directions: int) -> Variant
         for step, batch in zip(steps, batches, strict=True):
             query = evaluator.query(*evaluator.batches(batch))
             along = [method.direction(step * directions + k) for k in range(directions)]
-            losses += [loss for pair in losses_at(query, along, (EPS, -EPS)) for loss in pair]
+            losses.append(statistics.fmean(itertools.chain(*losses_at(query, along, (EPS, -EPS)))))
         return Taken((time.perf_counter() - start) / len(steps), losses)
 
     return take

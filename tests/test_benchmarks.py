@@ -8,7 +8,7 @@ import torch
 
 from benchmarks import report, steps
 from benchmarks.__main__ import measure
-from benchmarks.floor import WAYS, pairs
+from benchmarks.floor import WAYS, copies, pairs
 from benchmarks.matrix import Cell, Grid, Memory
 from benchmarks.plain_step import Plain
 from benchmarks.rounds import TOLERANCE, Taken, in_turn
@@ -30,6 +30,7 @@ SMALLEST = Grid(
     growing_lengths=(5,),
     growing_ranks=(1, 2),
     growing_directions=(2,),
+    probed_lengths=(5,),
     memory=(2,),
     rounded_ranks=(2,),
     rounded_directions=2,
@@ -47,6 +48,7 @@ def test_all_variants_see_the_loss_that_the_evaluator_computes(setting):
     expected = [float(evaluator.loss(*evaluator.batches(batch))) for batch in work.batches(range(2))]
     variants = {name: pairs(work, way) for name, way in WAYS.items()}
     variants["plain"] = Plain(work, rank=4, lr=steps.LR, eps=steps.EPS)
+    variants["copies"] = copies(work, 3)
     for method, evaluation in itertools.product(steps.METHODS, steps.EVALUATIONS):
         variants[f"{method} {evaluation}"] = steps.Ours(work, rank=4, method=method, evaluation=evaluation)
     for name, take in variants.items():
@@ -113,6 +115,7 @@ def test_the_page_and_the_data_hold_every_table():
         "length",
         "rank",
         "directions",
+        "probe",
         "evaluation",
     }
     assert page.count("Not measured.") == 1  # the starts, which take half a minute

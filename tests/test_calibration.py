@@ -81,7 +81,7 @@ def test_the_noise_of_a_curvature_has_the_variance_that_is_taken_off(halves):
 
 
 def test_halves_leave_what_each_factor_brings_and_nothing_of_both():
-    """l = g a b + h a^2 / 2 + k b^2 / 2: along u = (x, y) a second difference has 2 g x y too; halves, h x^2 + k y^2."""
+    """l = g a b + h a^2 / 2 + k b^2 / 2: along u = (x, y) a second difference has 2 g x y too; of halves not."""
     a, b = torch.tensor([0.3], dtype=torch.float64), torch.tensor([-0.2], dtype=torch.float64)
     x, y = torch.tensor([1.5], dtype=torch.float64), torch.tensor([0.7], dtype=torch.float64)
     group = {"lr": 0.0}
