@@ -11,12 +11,19 @@ every method, scaling and rank. Where the update divides the size of the slopes 
 lr = lr_scale * sqrt(mean g^2) / mean |h|: the same step at a slope of the usual size. |h| and not h: directions of
 negative curvature say as much about the scale as the others, and their mean can be near 0.
 
+Of adapters, u = (z_a, z_b) in the factors of dW = s B A, and h has a share that is no curvature of either: 2 s <G, z_b
+z_a'> with G the gradient in W. Its mean is 0, and at B = 0 it may outweigh all else. It changes sign with z_a, so h is
+the mean over u and u half turned, (-z_a, z_b), five queries in all. Nor does h at B = 0 know of the curvature to come,
+which grows with the square of A as A walks at random; so the rate is also bounded by how far it lets A walk by the end
+of the budget, see `longest_update`.
+
 Every query is charged to the budget. Directions and batches are those of streams of their own, so that a calibrated run
 repeats bit for bit, and a run with the same rate given as a number takes the same steps.
 
 symbol     argument      unit
 c          lr_scale      none
 K          probes        directions, each on a batch of its own
+           walk          initial sizes of A, at lr_scale = 1
 """
 
 import math

@@ -7,11 +7,12 @@ direction,
 
     h = (l+ - 2 l0 + l-) / eps^2 = 2 ((l+ + l-) / 2 - l0) / eps^2
 
-It is charged to the budget as calibration. |h| at the start is the mean over the probes. |h| of late is the mean over
-the latest readings, the two largest counting as the third largest: h has heavy tails, and one outlier would halve the
-rate for the whole window. The window begins with the latest probes. The rate never rises above lr_scale / |h| at the
-start: where the curvature falls for a while it may come back at once, and a rate that had followed it upwards is then
-too high.
+and of adapters two more, at both ends of the direction half turned: (l+ + l-) / 2 is then the mean over all four ends
+(`calibration` says why). It is charged to the budget as calibration. |h| at the start is the mean over the probes. |h|
+of late is the mean over the latest readings, the two largest counting as the third largest: h has heavy tails, and one
+outlier would halve the rate for the whole window. The window begins with the latest probes. The rate never rises above
+lr_scale / |h| at the start, nor above what bounds the walk of A: where the curvature falls for a while it may come back
+at once, and a rate that had followed it upwards is then too high.
 
 symbol     argument      unit
 c          lr_scale      none

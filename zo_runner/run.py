@@ -3,7 +3,8 @@
 import time
 import traceback
 import warnings
-from contextlib import ExitStack, suppress
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -72,26 +73,15 @@ def execute(cfg: DictConfig, known: dict[str, Any], directory: RunDirectory) -> 
         if past is not None:
             _take_up(directory, config_yaml, meta, past)
         try:
-            beginning.close()
-            with shortage_told(cfg, lambda: ledger.phase):
+            with _told(result, directory), shortage_told(cfg, lambda: ledger.phase):
+                beginning.close()
                 if past is None:
                     observer.facts = _calibrate(cfg, parts, ledger, observer)
                 result |= observer.facts
-                trainer = _trainer(cfg, parts, ledger, observer, step_memory, result["calibration"])
-                outcome = trainer.outcome
-                trainer.run(past)
+                _trainer(cfg, parts, ledger, observer, step_memory, outcome, result["calibration"]).run(past)
                 heldout.keep(parts, directory, outcome, tested=cfg.runtime.test)
                 test = heldout.read_at_end(parts, directory, ledger, outcome) if cfg.runtime.test else {}
-            result |= {"status": outcome.status, "error": outcome.error, "metrics": _metrics(outcome, test)}
-        except KeyboardInterrupt:
-            result |= {"status": "interrupted"}
-            raise
-        except Exception as error:  # whatever ended the run, its status and the traceback must be on disk
-            said = str(error) if isinstance(error, Fault) else f"{type(error).__name__}: {error}"
-            result |= {"error": redacted(said)}
-            with suppress(Fault):  # the disk may be what failed
-                write_atomic(directory.path / "error.txt", redacted(traceback.format_exc()))
-            raise
+                result |= {"status": outcome.status, "error": outcome.error, "metrics": _metrics(outcome, test)}
         finally:
             total = time.perf_counter() - started + (past.seconds if past else 0.0)
             result |= _tail(ledger, outcome, total) | memory.facts(*parts.base.devices)
@@ -103,6 +93,22 @@ def execute(cfg: DictConfig, known: dict[str, Any], directory: RunDirectory) -> 
                 observer.close({"status": result["status"], **_flat(result["metrics"])})
     directory.remove(checkpoint.NAME)  # nothing is left to go on from
     return result
+
+
+@contextmanager
+def _told(result: dict[str, Any], directory: RunDirectory) -> Iterator[None]:
+    """Say in the result, and in error.txt, what ended the block before its time."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        result["status"] = "interrupted"
+        raise
+    except Exception as error:  # whatever ended the run, its status and the traceback must be on disk
+        said = str(error) if isinstance(error, Fault) else f"{type(error).__name__}: {error}"
+        result["error"] = redacted(said)
+        with suppress(Fault):  # the disk may be what failed
+            write_atomic(directory.path / "error.txt", redacted(traceback.format_exc()))
+        raise
 
 
 def _take_up(directory: RunDirectory, config_yaml: str, meta: dict[str, Any], past: Past) -> None:
@@ -181,9 +187,11 @@ def _trainer(
     ledger: Ledger,
     observer: RunObserver,
     memory: StepMemory,
+    outcome: Outcome,
     calibration: dict[str, Any] | None,
 ) -> Trainer:
     return Trainer(
+        outcome=outcome,
         rate=_rate(cfg, parts.method, calibration),
         method=parts.method,
         evaluator=parts.evaluator,

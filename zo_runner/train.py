@@ -45,9 +45,7 @@ class Trainer(Stepper):
         observer: who is told.
         checkpoint_every: queries between checkpoints, beside those after dev evaluations; None for no others.
         guard: stops a run that is past saving; by default only where a parameter is no number any more.
-
-    Attributes:
-        outcome: what it has led to.
+        outcome: what it has led to, filled in as it goes.
     """
 
     dev: Sequence[Encoded]
@@ -56,7 +54,7 @@ class Trainer(Stepper):
     observer: Observer
     checkpoint_every: int | None = None
     guard: Guard = field(default_factory=Guard)
-    outcome: Outcome = field(default_factory=Outcome, init=False)
+    outcome: Outcome = field(default_factory=Outcome)
 
     def __post_init__(self) -> None:
         self._meters = Meters(self.method)
