@@ -27,6 +27,9 @@ from faults.sittings import Sitting, sit
 from faults.twins import differences
 from zo_runner.records import read_result
 
+# Sent to a run that goes on all the same, where `when` is what disturbs it.
+HARMLESS = signal.SIGCONT
+
 DISTURBED = short("ar1zo", "budget.queries=120", *NOISE)
 
 # What a shell makes of a signal: the exit code of a program that ends because of it.
@@ -131,7 +134,7 @@ def places() -> Part:
                 part.case([f"read-only file system: {what}" for what in faulty(ended, root, EROFS)])
         for rows in (1, 7, 20):
             sitting = Sitting(DISTURBED.at(root), folder / "log.txt")
-            ended = sitting.wait(sends=signal.SIGCONT, when=_removed(root, rows))
+            ended = sitting.wait(sends=HARMLESS, when=_removed(root, rows))
             part.case([f"removed at row {rows}: {what}" for what in faulty(ended, root, ENOENT)])
             part.fail(resumed(DISTURBED, folder, folder / "twin"))
             shutil.rmtree(root)
@@ -201,7 +204,7 @@ def tracker() -> Part:
             root = folder / what
             sitting = Sitting(experiment.at(root), folder / "log.txt", _unreachable if what == "unreachable" else None)
             dies = _service_killed(sitting.pid, root)
-            ended = sitting.wait(sends=signal.SIGCONT, when=dies) if what == "dead" else sitting.wait()
+            ended = sitting.wait(sends=HARMLESS, when=dies) if what == "dead" else sitting.wait()
             warned = ended.said.count("zo-run: warning: W&B")
             told = ended.code == 0 and warned == 1 and "Traceback" not in ended.said
             part.check(told, f"{what}: exits {ended.code} and says {ended.said[-600:]!r}")
