@@ -7,7 +7,7 @@ Along a direction u the loss is l(theta + t u) = l0 + g t + h t^2 / 2 + ..., so 
 
 A step of size lr * g along -u changes the expected loss by -lr g^2 + lr^2 g^2 h / 2: the curvature sets the scale of
 the rate, and lr = lr_scale / mean |h| over a few directions and batches. lr_scale has no unit, and one value serves
-every scaling and rank. Where the update divides the size of the slopes out, lr is a length, and
+every method, scaling and rank. Where the update divides the size of the slopes out, lr is a length, and
 lr = lr_scale * sqrt(mean g^2) / mean |h|: the same step at a slope of the usual size. |h| and not h: directions of
 negative curvature say as much about the scale as the others, and their mean can be near 0.
 

@@ -78,7 +78,7 @@ class CalibrationConfig:
 
     probes: int = 16
     every: int = 16
-    walk: float | None = 10.0
+    walk: float | None = 20.0
     fd_snr_db: float = 20.0
 
 
