@@ -73,7 +73,7 @@ def test_command_runs(command: str, folder: Path, monkeypatch: pytest.MonkeyPatc
     else:
         small = [*SMOKE, *([] if "task=jsonl" in words else POCKET)]
         if "method.lr=auto" in words:
-            small += ["budget.queries=10", "calibration.probes=2"]
+            small += ["budget.queries=20", "calibration.probes=2"]
         if any(word.startswith("+sweeps=") for word in words):  # two of its rows, at one rate and one seed
             small += ["method=lora_zo,ar1zo", "rank=4", "seed=0", "method.lr=1e-3", "method.lr_scale=1"]
         if "job=probe" in words:
