@@ -51,7 +51,7 @@ signal: $(STAMP) ## make the tables and figures of docs/signal.md again (20 minu
 	$(OFFLINE) $(BIN)/python -m studies.signal docs/signal
 	$(OFFLINE) $(BIN)/python -m studies.coverage runs/coverage
 
-calibration: $(STAMP) ## make the table of lr=auto against grids of docs/signal.md again (20 minutes)
+calibration: $(STAMP) ## make the table of lr=auto against grids of docs/signal.md again (an hour)
 	$(OFFLINE) $(BIN)/python -m studies.calibration runs/calibration
 
 tables: $(STAMP) ## run every pocket sweep and write docs/results/ again (half an hour)
