@@ -207,7 +207,7 @@ def calibrate(
     `eps_default`: steps are not smaller than that, and at the kinks
     of ReLU h grows without bound as the radius shrinks. Since the noise of h falls with the fourth power of the radius,
     it is read at the first larger radius of the grid at which h stands out of the noise. Where it nowhere does:
-    `lr_default`, with a note.
+    `lr_default`, with a note. No more than lets an update at the usual slope be lr_scale * `longest`.
 
     Args:
         measure: probes one radius; None where that cannot be done (the budget, a loss that is not finite).

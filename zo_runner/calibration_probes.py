@@ -67,7 +67,7 @@ class Bench:
     @torch.no_grad()
     def measure(self, eps: float) -> Probe | None:
         """The same directions and batches at every radius; None where the budget or the loss does not allow it."""
-        each = 2 + self.method.queries_per_reading
+        each = self.method.queries_per_probe
         queries, tokens = each * self.probes, each * self.tokens
         if not self.ledger.affords(queries + self.reserve, tokens=tokens + self.reserve_tokens):
             return None

@@ -38,8 +38,7 @@ def require_budget(cfg: DictConfig, unit: str, method: Method, step: int, probe:
     needed, calibration = step, ""
     if calibrates(cfg):
         assert isinstance(method, ZerothOrder)
-        each = 2 + method.queries_per_reading
-        needed += each * sum(map(probe, range(cfg.calibration.probes)))
+        needed += method.queries_per_probe * sum(map(probe, range(cfg.calibration.probes)))
         calibration = f" and its calibration with calibration.probes={cfg.calibration.probes}"
     given = granted(cfg)[unit]
     if given < needed:

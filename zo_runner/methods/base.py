@@ -188,6 +188,11 @@ class ZerothOrder(Method):
         """What a curvature takes beside the losses at both ends of u: the one at theta, and those of u half turned."""
         return 3 if self.has_halves else 1
 
+    @property
+    def queries_per_probe(self) -> int:
+        """What a slope and a curvature take together."""
+        return 2 + self.queries_per_reading
+
     def half_turned(self, step: int) -> Direction:
         """The direction of `step` with the other sign in every A: (-z_a, z_b)."""
         u = self.direction(step)
