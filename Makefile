@@ -36,7 +36,7 @@ format: $(STAMP) ## let ruff format the code and mend what it safely can
 	$(BIN)/ruff format .
 
 assets: $(STAMP) ## pretrain the embedded pocket models again
-	HF_HUB_OFFLINE=1 $(BIN)/python -m zo_runner.assets.pretrain
+	HF_HUB_OFFLINE=1 $(BIN)/python -m scripts.pretrain_pocket_models
 
 golden: $(STAMP) ## write the golden numbers again (announce it in CHANGELOG.md)
 	$(OFFLINE) $(BIN)/python -m tests.golden
@@ -45,17 +45,17 @@ bench: $(STAMP) ## time steps side by side, into docs/bench.md (a quarter of an 
 	HF_HUB_OFFLINE=1 $(BIN)/python -m benchmarks docs
 
 faults: $(STAMP) ## put faults into real runs, into docs/reliability.md
-	$(OFFLINE) $(BIN)/python -m faults docs
+	$(OFFLINE) $(BIN)/python -m tests.faults docs
 
 signal: $(STAMP) ## make the tables and figures of docs/signal.md again (20 minutes)
-	$(OFFLINE) $(BIN)/python -m studies.signal docs/signal
-	$(OFFLINE) $(BIN)/python -m studies.coverage runs/coverage
+	$(OFFLINE) $(BIN)/python -m scripts.signal docs/signal
+	$(OFFLINE) $(BIN)/python -m scripts.coverage runs/coverage
 
 calibration: $(STAMP) ## make the table of lr=auto against grids of docs/signal.md again (an hour)
-	$(OFFLINE) $(BIN)/python -m studies.calibration runs/calibration
+	$(OFFLINE) $(BIN)/python -m scripts.calibration runs/calibration
 
 tables: $(STAMP) ## run every pocket sweep and write docs/results/ again (half an hour)
-	$(OFFLINE) $(BIN)/python -m studies.tables docs/results
+	$(OFFLINE) $(BIN)/python -m scripts.tables docs/results
 
 wheel: $(STAMP) ## build the wheel into dist/
 	$(BIN)/python -m pip wheel -q --disable-pip-version-check --no-deps --wheel-dir dist .

@@ -21,8 +21,8 @@ from benchmarks.settings import pocket, real
 from benchmarks.start import starts
 from zo_runner.assets import ASSETS
 from zo_runner.errors import UserError, invalid
-from zo_runner.records import encode
-from zo_runner.writing import write_atomic
+from zo_runner.records.atomic_files import write_atomic
+from zo_runner.records.run_directory import encode
 
 
 def main() -> None:

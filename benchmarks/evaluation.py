@@ -10,8 +10,8 @@ from collections.abc import Callable
 from benchmarks.rounds import Taken, Variant, in_turn
 from benchmarks.settings import SCORING, Setting
 from tests import plain_scoring
-from zo_runner.encoding import Encoder
-from zo_runner.evaluation import Evaluator
+from zo_runner.models.encoding import Encoder
+from zo_runner.models.evaluator import Evaluator
 
 BATCH = 16
 

@@ -21,7 +21,7 @@ from torch.nn.functional import cross_entropy
 
 from benchmarks.rounds import Taken, Variant
 from benchmarks.settings import Work
-from zo_runner.encoding import Encoded
+from zo_runner.models.encoding import Encoded
 
 TRIALS = 2
 

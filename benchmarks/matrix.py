@@ -10,7 +10,7 @@ from benchmarks.floor import WAYS, copies, fastest, pairs
 from benchmarks.plain_step import Plain
 from benchmarks.rounds import Variant, in_turn
 from benchmarks.settings import Setting, Work
-from zo_runner.memory import StepMemory
+from zo_runner.training.memory import StepMemory
 
 # What the other axes are held at while one grows.
 BATCH, RANK, LENGTH_BATCH, DIRECTIONS = 16, 16, 4, 16
@@ -101,7 +101,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes of the tensors that exist at once, at most: see `zo_runner.memory`.
+    """Bytes of the tensors that exist at once, at most: see `zo_runner.training.memory`.
 
     Attributes:
         model: its name.

@@ -15,7 +15,7 @@ from torch.nn.functional import cross_entropy
 
 from benchmarks.rounds import Taken
 from benchmarks.settings import Work
-from zo_runner.encoding import Encoded
+from zo_runner.models.encoding import Encoded
 
 MULTIPLE = 8
 SCALING = "canonical"  # alpha / r

@@ -15,8 +15,8 @@ from benchmarks.rounding import EPS, Rounding
 from benchmarks.settings import ALPHA, LONGEST, SHORTEST
 from benchmarks.start import CACHED, HELP, NEW, Start
 from benchmarks.steps import DEFAULT
-from zo_runner.provenance import environment
-from zo_runner.text_tables import markdown
+from zo_runner.records.provenance import environment
+from zo_runner.reporting.tables.formats import markdown
 
 # The model that the bars were set for.
 BARRED = "smollm2-135m"
@@ -96,7 +96,7 @@ def text(
         "float64, by the way in which the points of a step are evaluated. No atom is at 0.",
         _roundings(rounded),
         "## Peak memory",
-        "MiB of the tensors that exist at once, as `zo_runner.memory` counts them; (model + step) / (model + forward).",
+        "MiB of the tensors that exist at once; (model + step) / (model + forward).",
         _memory(memory),
         "## Evaluation",
         "Examples per second: one sequence at a time with full logits, against batches of 16.",

@@ -10,12 +10,12 @@ from typing import Any
 import torch
 
 from benchmarks.settings import SCORING, Setting
-from zo_runner.adapters import lora_groups
-from zo_runner.directions import losses_at
-from zo_runner.evaluation import Evaluator
 from zo_runner.methods import AR1ZO
-from zo_runner.query import Perturbed
-from zo_runner.seeds import normal
+from zo_runner.methods.directions import losses_at
+from zo_runner.methods.random import normal
+from zo_runner.models.evaluator import Evaluator
+from zo_runner.models.lora import lora_groups
+from zo_runner.models.perturbed_model import Perturbed
 
 # Arguments of `Perturbed`; None: every perturbation is written to the parameters.
 PATHS: dict[str, tuple[str, bool] | None] = {

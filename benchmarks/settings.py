@@ -9,13 +9,13 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
-from zo_runner import adapters
-from zo_runner.assets.grammar import pretraining_documents
-from zo_runner.encoding import Encoded, Encoder
-from zo_runner.models import Base, load_base, set_threads
-from zo_runner.order import BatchOrder
+from zo_runner.models import lora
+from zo_runner.models.base_model import Base, load_base, set_threads
+from zo_runner.models.encoding import Encoded, Encoder
 from zo_runner.tasks.base import Example, Scoring
 from zo_runner.tasks.classification import Classification
+from zo_runner.tasks.pocket_grammar import pretraining_documents
+from zo_runner.training.sampler import BatchOrder
 
 WORDS = ("terrible", "great")
 SCORING = Scoring("options", ("accuracy",), single_token=True)
@@ -58,10 +58,8 @@ class Setting:
 
     def adapted(self, rank: int, scaling: str) -> tuple[Any, list[dict[str, Any]]]:
         """A copy with a fresh adapter (B = 0: its loss is the bare model's), and the parameter groups of that."""
-        model = adapters.attach_lora(
-            self.bare(), rank=rank, alpha=ALPHA, scaling=scaling, target_modules=TARGETS, seed=0
-        )
-        return model, adapters.lora_groups(model)
+        model = lora.attach_lora(self.bare(), rank=rank, alpha=ALPHA, scaling=scaling, target_modules=TARGETS, seed=0)
+        return model, lora.lora_groups(model)
 
     def of_length(self, length: int) -> list[Encoded]:
         """Examples whose prompts all have `length` tokens."""

@@ -19,7 +19,7 @@ IMPORTS = {
     "+ torch": "import torch",
     "+ transformers": "import transformers.modeling_utils",
     "+ peft": "import peft",
-    "+ zo-run": "import zo_runner.run",
+    "+ zo-run": "import zo_runner.jobs.train",
 }
 RUN = ("tracker=none", "budget.queries=20", "budget.eval_every=20")
 

@@ -14,17 +14,17 @@ from peft import PeftModel
 
 from benchmarks.rounds import Taken, Variant
 from benchmarks.settings import SCORING, Setting, Work
-from zo_runner.adapters import dense_groups
-from zo_runner.budget import Budget, Ledger
-from zo_runner.directions import losses_at
-from zo_runner.evaluation import Evaluator
-from zo_runner.flops import FlopMeter
-from zo_runner.memory import StepMemory
 from zo_runner.methods import AR1ZO, MeZO
 from zo_runner.methods.base import ZerothOrder
-from zo_runner.noise import Noise
-from zo_runner.query import Perturbed
-from zo_runner.steps import Stepper
+from zo_runner.methods.directions import losses_at
+from zo_runner.models.evaluator import Evaluator
+from zo_runner.models.flops import FlopMeter
+from zo_runner.models.lora import dense_groups
+from zo_runner.models.perturbed_model import Perturbed
+from zo_runner.training.budget import Budget, Ledger
+from zo_runner.training.memory import StepMemory
+from zo_runner.training.noise import Noise
+from zo_runner.training.step import Stepper
 
 # So small that a loss at theta +- eps u is that at theta to rounding, and no step leaves the initialisation: then all
 # variants see the same loss. What a step costs does not depend on them, as long as they are not 0.

@@ -1,4 +1,4 @@
-"""A run that is killed goes on as if it had not been: a few of the kills of `python -m faults.kills`.
+"""A run that is killed goes on as if it had not been: a few of the kills of `python -m tests.faults.kills`.
 
 Run by test_kills.py, in a process of its own.
 """
@@ -9,12 +9,12 @@ from functools import partial
 
 import pytest
 
-from faults.disk import faulty
-from faults.experiments import NOISE, short
-from faults.kills import only_run, resumed, undisturbed
-from faults.sites import full, killing_where, watch
-from faults.sittings import sit
-from faults.twins import differences
+from tests.faults.disk import faulty
+from tests.faults.experiments import NOISE, short
+from tests.faults.kills import only_run, resumed, undisturbed
+from tests.faults.sites import full, killing_where, watch
+from tests.faults.sittings import sit
+from tests.faults.twins import differences
 
 RUN = short("ar1zo", "budget.queries=16", "budget.eval_every=6", "task.num_train=8", "noise.repeats=2", *NOISE)
 

@@ -2,7 +2,7 @@
 
 import copy
 
-from zo_runner.records import SCHEMA
+from zo_runner.records.run_directory import SCHEMA
 
 IDENTITY = {
     "model": {"name": "m", "path": "p", "revision": None, "embedded": False},

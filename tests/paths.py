@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from tests.conformance.cases import METHODS, Problem, groups_of, method_of
-from zo_runner import directions
-from zo_runner.directions import Drawn, finite
+from zo_runner.methods import directions
+from zo_runner.methods.directions import Drawn, finite
 
 PATHS = ("written", "thin")
 

@@ -12,11 +12,11 @@ from peft import PeftModel
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
-from zo_runner import adapters
 from zo_runner.assets import ASSETS, asset_path
 from zo_runner.errors import UserError
 from zo_runner.methods import AR1ZO
-from zo_runner.models import load_base
+from zo_runner.models import lora
+from zo_runner.models.base_model import load_base
 
 RANK, ALPHA = 3, 0.7  # alpha * rank / rank is not alpha in floating point
 SCALES = {"canonical": ALPHA / RANK, "rslora": ALPHA / math.sqrt(RANK), "topology": ALPHA}
@@ -29,13 +29,13 @@ def base_model(name, dtype="float32"):
 
 def attached(name="pocket_opt", dtype="float32", scaling="canonical", seed=0, targets=("q_proj", "v_proj")):
     model = base_model(name, dtype)
-    return adapters.attach_lora(model, rank=RANK, alpha=ALPHA, scaling=scaling, target_modules=targets, seed=seed)
+    return lora.attach_lora(model, rank=RANK, alpha=ALPHA, scaling=scaling, target_modules=targets, seed=seed)
 
 
 def fill(model, seed=0):
     """Numbers in B, which starts at zero, and other ones in A."""
     generator = torch.Generator().manual_seed(seed)
-    for group in adapters.lora_groups(model):
+    for group in lora.lora_groups(model):
         for p in group["params"]:
             p.data.copy_(torch.randn(p.shape, generator=generator) / 10)
 
@@ -63,7 +63,7 @@ def test_plain_peft_reproduces_the_logits_bit_for_bit(name, scaling, dtype, tmp_
     model = attached(name, dtype, scaling)
     untouched = logits(model)
     fill(model)
-    adapters.save(model, tmp_path / "adapter")
+    lora.save(model, tmp_path / "adapter")
     fresh = AutoModelForCausalLM.from_pretrained(asset_path(name), dtype=getattr(torch, dtype))
     loaded = PeftModel.from_pretrained(fresh, str(tmp_path / "adapter")).eval()
     assert torch.equal(logits(loaded), logits(model))
@@ -73,14 +73,14 @@ def test_plain_peft_reproduces_the_logits_bit_for_bit(name, scaling, dtype, tmp_
 def test_the_saved_adapter_names_its_targets_in_the_same_order_in_every_process(tmp_path):
     """The library keeps them in a set, and texts have other hashes in every process."""
     names = ["fc1", "fc2", "k_proj", "out_proj", "q_proj", "v_proj"]
-    adapters.save(attached(targets=names[::-1]), tmp_path)
+    lora.save(attached(targets=names[::-1]), tmp_path)
     saved = json.loads((tmp_path / "adapter_config.json").read_text(encoding="utf-8"))
     assert saved["target_modules"] == names
 
 
 @pytest.mark.parametrize(("scaling", "gamma"), [("canonical", ALPHA), ("rslora", ALPHA), ("topology", ALPHA * RANK)])
 def test_the_saved_adapter_says_its_own_gamma(scaling, gamma, tmp_path):
-    adapters.save(attached(scaling=scaling), tmp_path)
+    lora.save(attached(scaling=scaling), tmp_path)
     saved = json.loads((tmp_path / "adapter_config.json").read_text(encoding="utf-8"))
     assert (saved["lora_alpha"], saved["r"], saved["use_rslora"]) == (gamma, RANK, scaling == "rslora")
 
@@ -89,7 +89,7 @@ def test_the_saved_adapter_says_its_own_gamma(scaling, gamma, tmp_path):
 def test_the_model_adds_s_b_a_to_the_weight(scaling):
     model = attached(scaling=scaling)
     fill(model)
-    group = adapters.lora_groups(model)[0]
+    group = lora.lora_groups(model)[0]
     a_RI, b_OR = group["params"]
     module = dict(model.named_modules())["base_model.model." + group["name"]]
     x = torch.randn(2, a_RI.shape[1], generator=torch.Generator().manual_seed(0))
@@ -106,12 +106,12 @@ def test_restore_brings_back_every_bit_that_was_saved(name, full, dtype, tmp_pat
     if not full:
         fill(model)
     before, said = bits(model), logits(model)
-    adapters.save(model, tmp_path)
-    groups = adapters.dense_groups(model) if full else adapters.lora_groups(model)
+    lora.save(model, tmp_path)
+    groups = lora.dense_groups(model) if full else lora.lora_groups(model)
     for p in (p for group in groups for p in group["params"]):
         p.data.add_(0.25)
     assert not torch.equal(logits(model), said)
-    adapters.restore(model, tmp_path)
+    lora.restore(model, tmp_path)
     assert same(bits(model), before)
     assert torch.equal(logits(model), said)
 
@@ -124,7 +124,7 @@ def test_the_initial_adapter_changes_nothing_and_lies_in_its_bounds(name):
     plain = logits(base_model(name))
     model = attached(name)
     assert torch.equal(logits(model), plain)
-    for group in adapters.lora_groups(model):
+    for group in lora.lora_groups(model):
         a_RI, b_OR = group["params"]
         bound = 1 / math.sqrt(a_RI.shape[1])
         assert float(a_RI.abs().max()) <= bound
@@ -148,7 +148,7 @@ def test_the_initial_adapter_follows_its_seed_and_leaves_the_global_generator_al
 @pytest.mark.parametrize("name", ASSETS)
 def test_the_adapter_is_float32_and_the_same_on_every_base(name):
     pairs = [attached(name, dtype) for dtype in ("float32", "bfloat16")]
-    one, two = (adapters.lora_groups(model) for model in pairs)
+    one, two = (lora.lora_groups(model) for model in pairs)
     for left, right in zip(one, two, strict=True):
         assert left["name"] == right["name"]
         for p, q in zip(left["params"], right["params"], strict=True):
@@ -158,8 +158,8 @@ def test_the_adapter_is_float32_and_the_same_on_every_base(name):
 
 def test_modules_are_initialised_independently_of_each_other():
     few, many = attached(targets=("v_proj",)), attached(targets=("q_proj", "v_proj", "fc1"))
-    drawn = {group["name"]: group["params"][0] for group in adapters.lora_groups(many)}
-    for group in adapters.lora_groups(few):
+    drawn = {group["name"]: group["params"][0] for group in lora.lora_groups(many)}
+    for group in lora.lora_groups(few):
         assert torch.equal(group["params"][0], drawn[group["name"]])
     assert not any(torch.equal(p, q) for p, q in itertools.combinations(drawn.values(), 2) if p.shape == q.shape)
 
@@ -179,7 +179,7 @@ def test_the_wrapped_model_is_in_eval_mode_and_nothing_asks_for_gradients(name):
 )
 def test_the_groups_are_the_modules_that_were_chosen(targets, per_layer):
     model = attached(targets=targets)
-    groups = adapters.lora_groups(model)
+    groups = lora.lora_groups(model)
     assert len(groups) == per_layer * model.config.num_hidden_layers
     assert len({group["name"] for group in groups}) == len(groups)
     for group in groups:
@@ -199,14 +199,14 @@ def test_names_that_match_nothing_are_refused_with_those_that_exist():
 
 def test_a_model_without_an_adapter_has_no_groups():
     with pytest.raises(ValueError, match=r"^Invalid model: no LoRA module"):
-        adapters.lora_groups(base_model("pocket_opt"))
+        lora.lora_groups(base_model("pocket_opt"))
 
 
 @pytest.mark.parametrize("name", ASSETS)
 def test_a_method_moves_the_adapter_and_no_bit_of_the_base(name):
     model = attached(name)
     before = bits(model)
-    method = AR1ZO(adapters.lora_groups(model), lr=0.1, eps=1e-2, atoms="all")
+    method = AR1ZO(lora.lora_groups(model), lr=0.1, eps=1e-2, atoms="all")
     for _ in range(3):
         method.step(lambda: torch.nn.functional.cross_entropy(model(input_ids=IDS).logits[:, -1], IDS[:, 0]))
     moved = {n for n, p in model.named_parameters() if not torch.equal(p, before[n])}
@@ -215,7 +215,7 @@ def test_a_method_moves_the_adapter_and_no_bit_of_the_base(name):
 
 def test_a_full_model_is_one_group_in_which_tied_weights_stand_once():
     model = base_model("pocket_opt")
-    (group,) = adapters.dense_groups(model)
+    (group,) = lora.dense_groups(model)
     assert len(group["names"]) == len(group["params"]) == len({id(p) for p in group["params"]})
     assert sum(p.numel() for p in group["params"]) == model.num_parameters()
     assert "lm_head.weight" not in group["names"]
@@ -224,7 +224,7 @@ def test_a_full_model_is_one_group_in_which_tied_weights_stand_once():
 def test_saving_an_adapter_does_not_warn(tmp_path):
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        adapters.save(attached(), tmp_path)
+        lora.save(attached(), tmp_path)
     assert [str(warning.message) for warning in caught] == []
 
 
@@ -236,7 +236,7 @@ def saved(tmp_path):
     """An adapter as a run saves it, and the model it came from."""
     model = attached()
     fill(model)
-    adapters.save(model, tmp_path)
+    lora.save(model, tmp_path)
     return model, tmp_path
 
 
@@ -267,7 +267,7 @@ def test_other_tensors_than_a_run_saved_are_not_read_back(change, told, saved):
     with pytest.raises(
         UserError, match=rf"^Invalid {folder}: .*{told}.*\. Must hold the parameters that the run saved\.$"
     ):
-        adapters.restore(model, folder)
+        lora.restore(model, folder)
     assert same(bits(model), before)
 
 
@@ -292,12 +292,12 @@ def test_a_broken_adapter_is_refused_by_its_key(how, saved):
     _, folder = saved
     spoil(folder, how)
     with pytest.raises(UserError, match=rf"^Invalid evaluate\.adapter: '{folder}'\. Must be an adapter (of|with) "):
-        adapters.load(base_model("pocket_opt"), folder, "evaluate.adapter")
+        lora.load(base_model("pocket_opt"), folder, "evaluate.adapter")
 
 
 def test_a_full_model_that_lacks_a_tensor_is_not_filled_with_random_numbers(tmp_path):
     model = base_model("pocket_opt")
-    adapters.save(model, tmp_path)
+    lora.save(model, tmp_path)
     file = tmp_path / "model.safetensors"
     tensors = load_file(str(file))
     tensors.pop(next(iter(tensors)))
@@ -305,4 +305,4 @@ def test_a_full_model_that_lacks_a_tensor_is_not_filled_with_random_numbers(tmp_
     with pytest.raises(
         UserError, match=r"not all of the model fits: .* Must hold the parameters that the run saved\.$"
     ):
-        adapters.restore(model, tmp_path)
+        lora.restore(model, tmp_path)

@@ -9,9 +9,9 @@ import pytest
 import torch
 from transformers import OPTConfig, OPTForCausalLM
 
-from zo_runner.adapters import attach_lora, lora_groups
-from zo_runner.atoms import ORDERS, atom, atom_at, factors, lora_alpha
-from zo_runner.seeds import normal
+from zo_runner.methods.atoms import ORDERS, atom, atom_at, factors, lora_alpha
+from zo_runner.methods.random import normal
+from zo_runner.models.lora import attach_lora, lora_groups
 
 SCALINGS = {
     "canonical": lambda alpha, rank: alpha / rank,

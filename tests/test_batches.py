@@ -7,8 +7,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from zo_runner.batches import option_batch, side_by_side
-from zo_runner.encoding import Encoded
+from zo_runner.models.batching import option_batch, side_by_side
+from zo_runner.models.encoding import Encoded
 
 BREAK_EVEN = 768  # of the pocket models
 BRANCHING = Encoded((5, 6), ((1, 2, 3), (4,), (7, 8)), (1,))

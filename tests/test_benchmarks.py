@@ -15,9 +15,9 @@ from benchmarks.rounds import TOLERANCE, Taken, in_turn
 from benchmarks.settings import Work, pocket
 from benchmarks.start import HELP, NEW, Start
 from zo_runner.assets import ASSETS
-from zo_runner.directions import Part, losses_along
 from zo_runner.errors import UserError
-from zo_runner.records import encode
+from zo_runner.methods.directions import Part, losses_along
+from zo_runner.records.run_directory import encode
 
 SMALLEST = Grid(
     rounds=1,

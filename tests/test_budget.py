@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from tests.conformance.cases import method_of
-from zo_runner.budget import CHARGED, Budget, Ledger
-from zo_runner.directions import losses_at
-from zo_runner.noise import Noise
+from zo_runner.methods.directions import losses_at
+from zo_runner.training.budget import CHARGED, Budget, Ledger
+from zo_runner.training.noise import Noise
 
 
 def loss():
@@ -252,7 +252,7 @@ def test_a_method_cannot_spend_past_the_ledger_and_keeps_its_parameters_when_it_
 
 def test_the_clock_books_each_phase_also_when_the_block_fails(monkeypatch):
     ticks = iter([10.0, 10.5, 20.0, 21.25, 30.0, 33.0])
-    monkeypatch.setattr("zo_runner.budget.time.perf_counter", lambda: next(ticks))
+    monkeypatch.setattr("zo_runner.training.budget.time.perf_counter", lambda: next(ticks))
     ledger = Ledger(Budget(queries=0))
     with ledger.clock("eval"):
         pass

@@ -9,9 +9,9 @@ import torch
 
 from tests.conformance.cases import METHODS, groups_of, method_of
 from tests.conformance.cases import Problem as Chain
-from zo_runner.calibration import CURVATURE_OVER_NOISE, EPS_GRID, bias, calibrate, longest_update, probe
-from zo_runner.directions import Part
-from zo_runner.seeds import normal
+from zo_runner.methods.directions import Part
+from zo_runner.methods.random import normal
+from zo_runner.training.calibration import CURVATURE_OVER_NOISE, EPS_GRID, bias, calibrate, longest_update, probe
 
 SIZE, PROBES = 5, 12
 

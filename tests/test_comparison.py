@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from tests.made_results import result, without_adapter
-from zo_runner.comparison import counterpart, interval, mean_sd, paired, scores
-from zo_runner.rows import Row, sections
+from zo_runner.reporting.tables.aggregate import Row, sections
+from zo_runner.reporting.tables.statistics import counterpart, interval, mean_sd, paired, scores
 
 NUMBERS = st.lists(st.floats(0, 1).map(lambda value: round(value, 3)), min_size=2, max_size=8)
 

@@ -10,9 +10,11 @@ from hydra.utils import get_class
 from omegaconf import OmegaConf
 
 from tests.cli.helpers import compose, configure, write_rows
-from zo_runner import cli, config, identity
-from zo_runner.cautions import cautions
+from zo_runner import cli
+from zo_runner.config import identity, validation
+from zo_runner.config.ineffective_keys import cautions
 from zo_runner.errors import UserError
+from zo_runner.tasks.files import fingerprint
 
 CONF = cli.HOME / "conf"
 FILES = sorted(f for f in CONF.rglob("*") if f.is_file() and f != CONF / "run.yaml")
@@ -43,7 +45,7 @@ def test_every_choice_composes_under_its_own_name_and_passes_the_checks(group, n
     needed = {"model/local": ["model.path=somewhere"], "task/jsonl": ["task.path=somewhere"]}
     cfg = compose(f"{group}={name}", *needed.get(f"{group}/{name}", []))
     assert cfg[group].name == name
-    config.check(cfg)
+    validation.check(cfg)
     assert cautions(cfg, {group}) == []
 
 
@@ -168,7 +170,7 @@ def test_a_changed_block_of_a_large_file_is_noticed_at_both_ends(tmp_path):
         if mark is not None:
             content[mark] = 1
         file.write_bytes(content)
-        marks[mark] = identity.fingerprint([file])
+        marks[mark] = fingerprint([file])
     assert len(set(marks.values())) == 3
 
 
@@ -176,7 +178,7 @@ def test_a_changed_block_of_a_large_file_is_noticed_at_both_ends(tmp_path):
 
 
 def test_build_binds_the_arguments_and_leaves_out_the_description():
-    bound = config.build(configure("method=ar1zo", "method.lr=0.5", "method.eps=0.25").method)
+    bound = validation.build(configure("method=ar1zo", "method.lr=0.5", "method.eps=0.25").method)
     assert bound.keywords == {"atoms": "one", "order": "cyclic", "offsets": "shared", "lr": 0.5, "eps": 0.25}
 
 
@@ -212,14 +214,14 @@ def test_a_value_out_of_range_is_refused_by_key_value_and_range(key, value, show
     cfg = configure()
     OmegaConf.update(cfg, key, value)
     with pytest.raises(UserError) as refusal:
-        config.check(cfg)
+        validation.check(cfg)
     assert str(refusal.value).startswith(f"Invalid {key}: {shown}. Must be {allowed}")
     assert str(refusal.value).endswith(".")
 
 
 def test_a_device_map_leaves_no_device_to_choose():
     with pytest.raises(UserError, match=r"Invalid runtime\.device: 'cpu'\. Must be auto with runtime\.device_map=auto"):
-        config.check(configure("runtime.device_map=auto", "runtime.device=cpu"))
+        validation.check(configure("runtime.device_map=auto", "runtime.device=cpu"))
 
 
 @pytest.mark.parametrize(
@@ -232,7 +234,7 @@ def test_a_device_map_leaves_no_device_to_choose():
 )
 def test_a_budget_out_of_range_is_refused_in_its_own_unit(key, value, shown, allowed):
     with pytest.raises(UserError) as refusal:
-        config.check(configure("budget.queries=null", f"budget.{key}={value}"))
+        validation.check(configure("budget.queries=null", f"budget.{key}={value}"))
     assert str(refusal.value) == f"Invalid budget.{key}: {shown}. Must be {allowed}"
 
 
@@ -250,7 +252,7 @@ def test_a_budget_out_of_range_is_refused_in_its_own_unit(key, value, shown, all
 )
 def test_a_budget_of_no_unit_or_of_two_is_refused(overrides, given):
     with pytest.raises(UserError) as refusal:
-        config.check(configure(*overrides))
+        validation.check(configure(*overrides))
     assert str(refusal.value).startswith(f"Invalid budget: {given!r}. ")
     assert "Must be exactly one of queries, tokens and seconds" in str(refusal.value)
 
@@ -266,23 +268,23 @@ def test_a_budget_of_no_unit_or_of_two_is_refused(overrides, given):
 )
 def test_the_identity_holds_the_budget_in_all_units(overrides, granted):
     cfg = configure(*overrides)
-    config.check(cfg)
+    validation.check(cfg)
     budget = identity.identify(cfg)["budget"]
     assert budget == {**granted, "eval_every": 250}
     assert type(budget["tokens"]) is type(granted["tokens"])
-    assert config.granted(cfg) == granted
+    assert validation.granted(cfg) == granted
 
 
 def test_a_model_without_a_path_is_refused():
     with pytest.raises(UserError, match=r"^Invalid model\.path: None\. Must be a folder of a causal language model"):
-        config.check(configure("model=local"))
+        validation.check(configure("model=local"))
 
 
 @pytest.mark.parametrize("override", ["+foo=1", "+runtime.foo=1", "+budget.foo=1", "+seeds.foo=1"])
 def test_a_key_that_bypasses_the_schema_is_refused(override):
     key = override.strip("+").split("=")[0]
     with pytest.raises(UserError, match=f"^Unknown key '{re.escape(key)}'"):
-        config.check(compose(override))
+        validation.check(compose(override))
 
 
 # Cautions

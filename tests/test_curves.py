@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 
 from tests.conformance.cases import METHODS as SHIPPED
-from zo_runner import charts, curves
-from zo_runner.charts import Point, interval, noise_curve, progress_curve, rank_curve
-from zo_runner.curves import Curve, figures, progress
 from zo_runner.errors import UserError
-from zo_runner.records import encode
+from zo_runner.records.run_directory import encode
+from zo_runner.reporting.figures import line_charts, sweep_figures
+from zo_runner.reporting.figures.line_charts import Point, interval, noise_curve, progress_curve, rank_curve
+from zo_runner.reporting.figures.sweep_figures import Curve, figures, progress
 
 PNG = b"\x89PNG\r\n\x1a\n"
 SINGLE = "Single seeds, so without intervals."
@@ -85,7 +85,7 @@ def drawn(monkeypatch, tmp_path):
 
     def draw(rows, kinds):
         kept = {}
-        monkeypatch.setattr(curves, "save", lambda figure, folder, name: kept.setdefault(name, figure) and [])
+        monkeypatch.setattr(sweep_figures, "save", lambda figure, folder, name: kept.setdefault(name, figure) and [])
         figures(rows, tmp_path / "figures", kinds)
         for figure in kept.values():
             figure.savefig(io.BytesIO())
@@ -224,19 +224,19 @@ def test_nothing_to_draw_is_no_crash(draw, series):
 
 
 def test_looks_are_stable_and_eighteen_methods_differ_even_without_colour_vision():
-    known = charts.METHODS
-    assert charts.looks(["mezo"]) == charts.looks(["ar1zo", "mezo"])[1:]
+    known = line_charts.METHODS
+    assert line_charts.looks(["mezo"]) == line_charts.looks(["ar1zo", "mezo"])[1:]
     assert set(SHIPPED) <= set(known)
     everybody = [*known, "new_a", "new_b", "new_c"]
     assert len(everybody) == 18
-    found = charts.looks([method for method in everybody for _ in range(9)])
+    found = line_charts.looks([method for method in everybody for _ in range(9)])
     assert len({tuple(look.values()) for look in found}) == len(found)
-    first = charts.looks(everybody)
+    first = line_charts.looks(everybody)
     assert found[::9] == first
     for one, two in combinations(first, 2):
         assert one["color"] != two["color"] or (one["linestyle"], one["marker"]) != (two["linestyle"], two["marker"])
-    assert len({look["color"] for look in charts.looks(known[:7])}) == 7
-    several = charts.looks(["lozo"] * 4)
+    assert len({look["color"] for look in line_charts.looks(known[:7])}) == 7
+    several = line_charts.looks(["lozo"] * 4)
     assert [len({look[key] for look in several}) for key in ("color", "linestyle", "marker")] == [1, 4, 4]
 
 
@@ -364,7 +364,7 @@ def test_curves_against_queries_have_a_line_for_each_row(drawn, tmp_path):
 def test_a_kind_without_its_coordinate_is_left_out_and_a_row_without_results_is_not(tmp_path):
     rows = [curve("mezo", None, (0.5,))]
     assert figures(rows, tmp_path / "none", ["rank", "fd_snr_rank", "noise"]) == []
-    assert figures([], tmp_path / "none", curves.KINDS) == []
+    assert figures([], tmp_path / "none", sweep_figures.KINDS) == []
     assert not (tmp_path / "none").exists()
     files = figures([curve(scores=(), missing=2)], tmp_path / "holes", ["rank", "accuracy_queries"])
     assert [file.name for file in files] == [
@@ -399,10 +399,10 @@ def test_files_are_the_same_every_time_whatever_the_users_settings(tmp_path):
         run(tmp_path / name, [{"queries": q, "dev/loss": 1.0, "dev/accuracy": 0.5} for q in (0, 9)]) for name in "ab"
     ]
     rows = [curve(m, 4, x={"noise.std": std}, runs=runs) for m in ("ar1zo", "mezo") for std in (0.0, 1e-4)]
-    files = figures(rows, tmp_path / "one", curves.KINDS)
-    assert len(files) == 2 * len(curves.KINDS)
+    files = figures(rows, tmp_path / "one", sweep_figures.KINDS)
+    assert len(files) == 2 * len(sweep_figures.KINDS)
     with matplotlib.rc_context({"font.size": 30, "lines.linewidth": 9, "svg.hashsalt": None}):
-        figures(rows, tmp_path / "two", curves.KINDS)
+        figures(rows, tmp_path / "two", sweep_figures.KINDS)
         assert matplotlib.rcParams["font.size"] == 30  # and they are left as they were
     for file in files:
         content = file.read_bytes()
@@ -416,6 +416,6 @@ def test_files_are_the_same_every_time_whatever_the_users_settings(tmp_path):
 
 def test_neither_torch_nor_matplotlib_is_loaded_before_a_figure_is_drawn():
     loaded = "[name for name in ('matplotlib', 'torch', 'scipy') if name in sys.modules]"
-    command = [sys.executable, "-c", f"import sys, zo_runner.curves; print({loaded})"]
+    command = [sys.executable, "-c", f"import sys, zo_runner.reporting.figures.sweep_figures; print({loaded})"]
     done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=Path(__file__).parents[1])
     assert done.stdout == "[]\n"

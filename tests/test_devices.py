@@ -12,16 +12,16 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
 from tests.conformance.cases import METHODS, same_bits
-from zo_runner import adapters
-from zo_runner.config import build
+from zo_runner.config.validation import build
 from zo_runner.devices import moved
-from zo_runner.directions import losses_at
-from zo_runner.encoding import Encoded
 from zo_runner.errors import UserError
-from zo_runner.evaluation import Evaluator
-from zo_runner.flops import FlopMeter
-from zo_runner.models import compile_forward, load_base
-from zo_runner.query import Perturbed
+from zo_runner.methods.directions import losses_at
+from zo_runner.models import lora
+from zo_runner.models.base_model import compile_forward, load_base
+from zo_runner.models.encoding import Encoded
+from zo_runner.models.evaluator import Evaluator
+from zo_runner.models.flops import FlopMeter
+from zo_runner.models.perturbed_model import Perturbed
 from zo_runner.tasks.base import Scoring
 
 CPU = torch.device("cpu")
@@ -65,11 +65,11 @@ def parts(name, trains, *, device=CPU, loss="options", **options):
 
 
 def with_groups(base, trains, loss="options"):
-    model, groups = base.model, adapters.dense_groups(base.model)
+    model, groups = base.model, lora.dense_groups(base.model)
     if trains == "adapter":
         targets = ["q_proj", "v_proj"]
-        model = adapters.attach_lora(base.model, rank=4, alpha=8, scaling="topology", target_modules=targets, seed=0)
-        groups = adapters.lora_groups(model)
+        model = lora.attach_lora(base.model, rank=4, alpha=8, scaling="topology", target_modules=targets, seed=0)
+        groups = lora.lora_groups(model)
     return groups, Evaluator(model, Scoring(loss, ("accuracy",)), pad_id=base.pad_id, context=base.context)
 
 

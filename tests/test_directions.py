@@ -5,10 +5,10 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from tests.conformance.cases import METHODS, ZEROTH_ORDER, Problem, direction_of, groups_of, method_of, same_bits
-from zo_runner import directions
-from zo_runner.directions import Part, finite, losses_along, move
 from zo_runner.errors import Diverged
-from zo_runner.seeds import normal, signs
+from zo_runner.methods import directions
+from zo_runner.methods.directions import Part, finite, losses_along, move
+from zo_runner.methods.random import normal, signs
 
 
 def test_losses_are_read_at_the_offsets_in_order_and_always_from_the_origin():

@@ -12,9 +12,9 @@ import pandas as pd
 import pytest
 
 from tests.made_results import hole, put, result
-from zo_runner import tables
-from zo_runner.records import SCHEMA, RunDirectory, decode, find_runs, read_result
-from zo_runner.tables import Protocol
+from zo_runner.records.run_directory import SCHEMA, RunDirectory, decode, find_runs, read_result
+from zo_runner.reporting.tables import tables
+from zo_runner.reporting.tables.tables import Protocol
 
 HONEST = (0.5, 0.6, 0.7)
 LIE = 0.99

@@ -8,9 +8,10 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, processors
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-from zo_runner.assets import ASSETS, asset_path, grammar
-from zo_runner.encoding import Encoder
+from zo_runner.assets import ASSETS, asset_path
 from zo_runner.errors import RunWarning, UserError
+from zo_runner.models.encoding import Encoder
+from zo_runner.tasks import pocket_grammar
 from zo_runner.tasks.base import Example, Scoring
 
 REVIEW = "The soup was bland. It was"
@@ -47,10 +48,10 @@ def pieces(tokenizer, ids):
 # Options
 
 
-@pytest.mark.parametrize("task", grammar.TASKS)
+@pytest.mark.parametrize("task", pocket_grammar.TASKS)
 @pytest.mark.parametrize("name", ASSETS)
 def test_the_options_of_a_pocket_task_are_its_words_after_a_space(name, task):
-    tokenizer, words = pocket(name), list(grammar.LABEL_WORDS[task])
+    tokenizer, words = pocket(name), list(pocket_grammar.LABEL_WORDS[task])
     found = encode(tokenizer, REVIEW, words, single_token=True)
     assert [tokenizer.decode(option) for option in found.options] == [f" {word}" for word in words]
     whole = tokenizer(f"{REVIEW} {words[0]}")["input_ids"]

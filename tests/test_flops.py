@@ -6,13 +6,13 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoModelForCausalLM, GPT2Config, OPTConfig
 
-from zo_runner import adapters
 from zo_runner.assets import ASSETS
-from zo_runner.encoding import Encoded
-from zo_runner.evaluation import Evaluator
-from zo_runner.flops import FlopMeter
 from zo_runner.methods.first_order import differentiated
-from zo_runner.models import load_base
+from zo_runner.models import lora
+from zo_runner.models.base_model import load_base
+from zo_runner.models.encoding import Encoded
+from zo_runner.models.evaluator import Evaluator
+from zo_runner.models.flops import FlopMeter
 from zo_runner.tasks.base import Scoring
 
 # Both count the same matrix products. What a library version may add, such as the angles of rotary positions, is small.
@@ -25,7 +25,7 @@ def base_of(name):
 
 
 def adapted(base, targets="all-linear"):
-    return adapters.attach_lora(base.model, rank=8, alpha=16, scaling="topology", target_modules=targets, seed=0)
+    return lora.attach_lora(base.model, rank=8, alpha=16, scaling="topology", target_modules=targets, seed=0)
 
 
 def counted(call):
@@ -97,7 +97,7 @@ def test_other_architectures_are_read_off_their_weights(config):
 def test_a_forward_and_its_backward_take_what_torch_counts(name, targets, trained):
     base = base_of(name)
     model = adapted(base, targets)
-    groups = adapters.lora_groups(model)
+    groups = lora.lora_groups(model)
     leaves = [p for group in groups for p in group["params"]]
     if trained == "adapter and the weights under it":
         leaves += [group["weight"] for group in groups]

@@ -5,8 +5,8 @@ What the fuzzing found is tested where such input is: this only keeps the kinds 
 
 import pytest
 
-from faults.fuzz import Failed, fuzz, kinds
-from faults.fuzz_kinds import Kind
+from tests.faults.fuzz import Failed, fuzz, kinds
+from tests.faults.fuzz_kinds import Kind
 from zo_runner.errors import UserError
 
 CASES = 5
@@ -29,7 +29,7 @@ def strict(text):
 def test_what_gets_past_the_readers_ends_the_fuzzing_with_the_smallest_case():
     from hypothesis import strategies as st
 
-    from faults.fuzz_kinds import accepted
+    from tests.faults.fuzz_kinds import accepted
 
     def check(case):
         return accepted(lambda: strict(case))
@@ -45,13 +45,13 @@ def test_a_reader_that_does_not_answer_is_a_failure(monkeypatch):
 
     from hypothesis import strategies as st
 
-    monkeypatch.setattr("faults.fuzz.SECONDS", 0.05)
+    monkeypatch.setattr("tests.faults.fuzz.SECONDS", 0.05)
     with pytest.raises(Failed, match="no answer in"):
         fuzz(Kind("sleepy", st.just(1), lambda case: time.sleep(9) or True), 1, 0)
 
 
 def test_a_refusal_is_one_short_line_that_names_what_it_refuses():
-    from faults.fuzz_kinds import told
+    from tests.faults.fuzz_kinds import told
 
     told("Invalid \n\x1b[2J: 'x'. Must be y.", "Must be y")
     told("x" * 100_000)

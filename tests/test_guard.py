@@ -9,14 +9,14 @@ import torch
 
 from tests.cli.helpers import SMALL, configure, read_json, read_jsonl, the_run, zo_run
 from tests.test_train import Bowl, fo_sgd, trainer
-from zo_runner import config, identity
-from zo_runner.cautions import cautions
+from zo_runner.config import identity, validation
+from zo_runner.config.ineffective_keys import cautions
+from zo_runner.config.schema import GuardConfig
 from zo_runner.errors import Diverged, UserError
-from zo_runner.evaluation import Evaluator
-from zo_runner.guard import FEW_SLOPES, Guard
 from zo_runner.methods import AR1ZO, MeZO
 from zo_runner.methods.base import StepReport
-from zo_runner.schema import GuardConfig
+from zo_runner.models.evaluator import Evaluator
+from zo_runner.training.divergence import FEW_SLOPES, Guard
 
 
 def judged(guard, slopes, losses=None):
@@ -220,7 +220,7 @@ def test_thresholds_have_a_range(key, value, allowed):
     cfg = configure()
     cfg.guard[key] = value
     with pytest.raises(UserError, match=rf"^Invalid guard\.{key}: {value}\. Must be {allowed}\.$"):
-        config.check(cfg)
+        validation.check(cfg)
 
 
 def test_a_slope_guards_no_method_without_slopes():

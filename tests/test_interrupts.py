@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from zo_runner.interrupts import Terminated, raise_on_sigterm, uninterrupted
+from zo_runner.training.interrupts import Terminated, raise_on_sigterm, uninterrupted
 
 pytestmark = pytest.mark.usefixtures("handlers")
 

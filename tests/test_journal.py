@@ -7,7 +7,7 @@ from contextlib import closing
 import pytest
 
 from zo_runner.errors import Fault
-from zo_runner.journal import Journal, read
+from zo_runner.records.journal import Journal, read
 
 ROWS = [{"step": step, "slopes": [0.1 * step, -1e-300], "lr": 1 / 3, "loss": math.inf} for step in range(5)]
 

@@ -9,12 +9,12 @@ import threading
 import pytest
 
 from zo_runner.errors import UserError
-from zo_runner.locks import Busy, hold, is_held, lock_file
+from zo_runner.records.locks import Busy, hold, is_held, lock_file
 
 HOLDER = """
 import sys, time
 from pathlib import Path
-from zo_runner.locks import hold
+from zo_runner.records.locks import hold
 with hold(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(60)

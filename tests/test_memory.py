@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from tests.cli.helpers import read_json, the_run, zo_run
-from zo_runner import memory
-from zo_runner.memory import CUDA, RESIDENT, RESIDENT_EVER, PeakMemory, StepMemory, TensorMemory
-from zo_runner.models import load_base
+from zo_runner.models.base_model import load_base
+from zo_runner.training import memory
+from zo_runner.training.memory import CUDA, RESIDENT, RESIDENT_EVER, PeakMemory, StepMemory, TensorMemory
 
 CPU = torch.device("cpu")
 MIB = 2**20

@@ -2,14 +2,14 @@
 
 from pathlib import Path
 
-from studies.methods import MARK, nodes, rewritten
+from scripts.methods import MARK, nodes, rewritten
 
 PAGE = Path(__file__).parents[1] / "docs" / "methods.md"
 
 
 def test_the_page_is_what_the_docstrings_make_of_it():
     text = PAGE.read_text(encoding="utf-8")
-    assert rewritten(text) == text, "run: python -m studies.methods docs/methods.md"
+    assert rewritten(text) == text, "run: python -m scripts.methods docs/methods.md"
 
 
 def test_every_method_has_its_place_on_the_page():

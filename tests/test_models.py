@@ -10,7 +10,7 @@ import torch
 
 from zo_runner.assets import ASSETS, asset_path
 from zo_runner.errors import UserError
-from zo_runner.models import THREADED_FROM_PARAMETERS, load_base, pick_device, set_threads
+from zo_runner.models.base_model import THREADED_FROM_PARAMETERS, load_base, pick_device, set_threads
 
 CPU = torch.device("cpu")
 

@@ -4,12 +4,12 @@ import io
 
 import pytest
 
-from zo_runner.budget import Budget, Ledger
 from zo_runner.methods.base import StepReport
-from zo_runner.observer import RunObserver
-from zo_runner.outcome import Taken
-from zo_runner.records import RunDirectory
-from zo_runner.tracking import NoTracker
+from zo_runner.records.run_directory import RunDirectory
+from zo_runner.records.tracking import NoTracker
+from zo_runner.training.budget import Budget, Ledger
+from zo_runner.training.outcome import Taken
+from zo_runner.training.recorder import RunObserver
 
 
 class Terminal(io.StringIO):

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from zo_runner.errors import UserError
-from zo_runner.plans import Raw, choose, plan, word
+from zo_runner.jobs.sweeps.plan import Raw, choose, plan, word
 
 GRIDS = [{"method": ["mezo"]}, {"method": ["lora_zo", "ar1zo"], "rank": [4, 64]}]
 TUNE = {"method.lr_scale": [0.03, 0.1]}

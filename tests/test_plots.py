@@ -10,8 +10,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from zo_runner import plots
-from zo_runner.probe_report import THEORY
+from zo_runner.reporting.figures import probe_figures
+from zo_runner.reporting.probe_statistics import THEORY
 
 RANKS = (1, 4, 16, 64)
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -40,7 +40,7 @@ def lines(figure):
 
 
 def label(atoms, scaling):
-    return f"{'one atom' if atoms == 'one' else 'all atoms'}, s = {plots.SCALES[scaling]}"
+    return f"{'one atom' if atoms == 'one' else 'all atoms'}, s = {probe_figures.SCALES[scaling]}"
 
 
 def note(figure):
@@ -54,9 +54,9 @@ def rows_of(frame, atoms, scaling):
 @pytest.mark.parametrize(
     ("draw", "column", "shown"),
     [
-        (plots.signal_figure, "signal", math.sqrt),
-        (plots.fd_snr_figure, "fd_snr_db", float),
-        (plots.sign_figure, "sign_agreement", float),
+        (probe_figures.signal_figure, "signal", math.sqrt),
+        (probe_figures.fd_snr_figure, "fd_snr_db", float),
+        (probe_figures.sign_figure, "sign_agreement", float),
     ],
 )
 def test_lines_and_bands_hold_the_numbers(draw, column, shown):
@@ -83,11 +83,11 @@ def test_lines_and_bands_hold_the_numbers(draw, column, shown):
 
 
 def test_kinds_of_query_are_told_apart_without_colour():
-    (axes,) = plots.signal_figure(table()).axes
+    (axes,) = probe_figures.signal_figure(table()).axes
     by_label = {line.get_label(): line for line in axes.get_lines()}
-    for scaling in plots.SCALES:
+    for scaling in probe_figures.SCALES:
         one, every = by_label[label("one", scaling)], by_label[label("all", scaling)]
-        assert one.get_color() == every.get_color() == plots.COLOURS[scaling]
+        assert one.get_color() == every.get_color() == probe_figures.COLOURS[scaling]
         assert one.get_marker() != every.get_marker()
 
 
@@ -95,7 +95,7 @@ def test_kinds_of_query_are_told_apart_without_colour():
 def test_theory_goes_through_the_first_point_and_noise_is_a_floor(kind):
     frame = table(kinds=[kind])
     frame.loc[frame["rank"] > 1, "signal"] = 7.0  # so that line and theory part
-    (axes,) = plots.signal_figure(frame).axes
+    (axes,) = probe_figures.signal_figure(frame).axes
     assert axes.get_yscale() == "log"
     assert "loss per unit direction" in axes.get_ylabel()
     (theory,) = [line for line in axes.get_lines() if line.get_linestyle() == "--" and len(line.get_xdata())]
@@ -105,7 +105,7 @@ def test_theory_goes_through_the_first_point_and_noise_is_a_floor(kind):
 
 
 def test_chance_and_expectation_stand_beside_the_sign_agreement():
-    (axes,) = plots.sign_figure(table(kinds=[("one", "rslora")])).axes
+    (axes,) = probe_figures.sign_figure(table(kinds=[("one", "rslora")])).axes
     drawn = {line.get_linestyle(): list(line.get_ydata()) for line in axes.get_lines() if len(line.get_ydata())}
     assert set(drawn[":"]) == {0.5}
     assert drawn["--"] == [0.75] * 4
@@ -116,7 +116,7 @@ def test_infinite_ratios_are_counted_not_drawn():
     frame.loc[[0, 7], "fd_snr_db"] = math.inf
     frame.loc[3, "fd_snr_db"] = -math.inf
     frame.loc[4, "fd_snr_db_low"] = -math.inf
-    figure = plots.fd_snr_figure(frame)
+    figure = probe_figures.fd_snr_figure(frame)
     drawn = lines(figure)
     assert all(np.isfinite(values).all() for _, values in drawn.values())
     assert drawn[label("one", "canonical")][0] == [4, 16]
@@ -128,7 +128,7 @@ def test_infinite_ratios_are_counted_not_drawn():
 
 
 def test_no_ratio_at_all_leaves_a_note_and_no_scale():
-    figure = plots.fd_snr_figure(table(noise=0.0))
+    figure = probe_figures.fd_snr_figure(table(noise=0.0))
     assert lines(figure) == {}
     assert not figure.legends
     assert list(figure.axes[0].get_yticks()) == []
@@ -136,7 +136,7 @@ def test_no_ratio_at_all_leaves_a_note_and_no_scale():
 
 
 def test_slopes_without_noise_have_no_floor():
-    figure = plots.signal_figure(table(noise=0.0))
+    figure = probe_figures.signal_figure(table(noise=0.0))
     assert "noise" not in lines(figure)
     assert note(figure) == ""
 
@@ -145,7 +145,7 @@ def test_a_lost_signal_is_counted_and_a_band_may_reach_zero():
     frame = table()
     frame.loc[3, ["signal", "signal_low"]] = 0.0
     frame.loc[2, "signal_low"] = 0.0
-    figure = plots.signal_figure(frame)
+    figure = probe_figures.signal_figure(frame)
     assert lines(figure)[label("one", "canonical")][0] == [1, 4, 16]
     assert note(figure) == "Not drawn: 1 point without signal above the noise"
     assert figure.axes[0].get_ylim()[0] > 0.01
@@ -158,10 +158,10 @@ def test_files_are_the_same_every_time_whatever_the_users_settings(tmp_path):
     frame = table(kinds=[("one", "canonical"), ("all", "topology")])
     (tmp_path / "a").mkdir()
     (tmp_path / "b").mkdir()
-    files = plots.rank_figures(frame, tmp_path / "a")
+    files = probe_figures.rank_figures(frame, tmp_path / "a")
     assert files == [tmp_path / "a" / f"{name}.{suffix}" for name in names for suffix in ("png", "svg")]
     with matplotlib.rc_context({"font.size": 30, "lines.linewidth": 9, "svg.hashsalt": None}):
-        plots.rank_figures(frame, tmp_path / "b")
+        probe_figures.rank_figures(frame, tmp_path / "b")
         assert matplotlib.rcParams["font.size"] == 30  # and they are left as they were
     for file in files:
         content = file.read_bytes()
@@ -175,19 +175,24 @@ def test_files_are_the_same_every_time_whatever_the_users_settings(tmp_path):
 
 def test_without_exact_derivatives_there_is_no_sign_figure(tmp_path):
     (tmp_path / "sign_agreement.png").write_bytes(b"of an earlier report")
-    files = plots.rank_figures(table(kinds=[("one", "canonical")], noise=0.0, sign=False), tmp_path)
+    files = probe_figures.rank_figures(table(kinds=[("one", "canonical")], noise=0.0, sign=False), tmp_path)
     assert sorted(file.name for file in files) == ["fd_snr.png", "fd_snr.svg", "signal.png", "signal.svg"]
     assert set(tmp_path.iterdir()) == set(files)
 
 
 def test_neither_signal_nor_noise_can_be_drawn_and_says_so():
     frame = table(rms=0.0, noise=0.0).assign(fd_snr_db=math.nan)
-    for draw, missing in ((plots.signal_figure, "without signal above the noise"), (plots.fd_snr_figure, "undefined")):
+    for draw, missing in (
+        (probe_figures.signal_figure, "without signal above the noise"),
+        (probe_figures.fd_snr_figure, "undefined"),
+    ):
         figure = draw(frame)
         figure.savefig(io.BytesIO())
         assert note(figure) == f"Not drawn: 24 points {missing}"
 
 
 def test_matplotlib_is_loaded_only_to_draw():
-    command = "import sys, zo_runner.plots; sys.exit('matplotlib' in sys.modules or 'torch' in sys.modules)"
+    command = (
+        "import sys, zo_runner.reporting.figures.probe_figures; sys.exit(len({'matplotlib', 'torch'} & {*sys.modules}))"
+    )
     assert subprocess.run([sys.executable, "-c", command], check=False).returncode == 0

@@ -8,7 +8,16 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from zo_runner.probe_report import ATOMS, SCALINGS, THEORY, Cell, exponents, read_cells, sign_expected, summary, write
+from zo_runner.reporting.probe_report import read_cells, write
+from zo_runner.reporting.probe_statistics import (
+    ATOMS,
+    SCALINGS,
+    THEORY,
+    Cell,
+    exponents,
+    sign_expected,
+    summary,
+)
 
 EPS = 1e-3
 RANKS = (1, 4, 16, 64, 256)
@@ -45,7 +54,7 @@ def study(rng, kinds=GRID, ranks=RANKS, power=0.0, **options):
 
 @pytest.fixture
 def no_figures(monkeypatch):
-    monkeypatch.setattr("zo_runner.plots.rank_figures", lambda frame, folder: [])
+    monkeypatch.setattr("zo_runner.reporting.probe_report.rank_figures", lambda frame, folder: [])
 
 
 def only(frame):
@@ -372,7 +381,7 @@ def test_measurements_come_back_as_they_were(tmp_path, no_figures):
 def test_tables_written_twice_are_the_same_and_figures_stand_beside_them(tmp_path, monkeypatch):
     cells = study(np.random.default_rng(0), [("one", "canonical")], ranks=(1, 4, 16), noise=1e-2)
     write(cells, tmp_path / "a", title="Twice", facts={"eps": "0.001"}, resamples=20)
-    monkeypatch.setattr("zo_runner.plots.rank_figures", lambda frame, folder: [])
+    monkeypatch.setattr("zo_runner.reporting.probe_report.rank_figures", lambda frame, folder: [])
     write(cells, tmp_path / "b", title="Twice", facts={"eps": "0.001"}, resamples=20)
     tables = {"probe.md", "probe.tex", "probe.csv", "exponents.csv", "slopes.jsonl"}
     figures = {f"{name}.{suffix}" for name in ("signal", "fd_snr", "sign_agreement") for suffix in ("png", "svg")}

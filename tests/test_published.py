@@ -6,8 +6,8 @@ import re
 import pytest
 import yaml
 
-from zo_runner import published
 from zo_runner.errors import UserError
+from zo_runner.reporting.tables import published
 
 EXPECTED = {
     "mezo_opt_13b",

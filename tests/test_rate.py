@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from zo_runner.rate import CUT, WINDOW, FollowingRate
+from zo_runner.training.learning_rate import CUT, WINDOW, FollowingRate
 
 sizes = st.floats(1e-3, 1e3)
 

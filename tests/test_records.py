@@ -6,10 +6,19 @@ import os
 
 import pytest
 
-from zo_runner import provenance, records
 from zo_runner.errors import Fault, UserError
-from zo_runner.records import SCHEMA, RunDirectory, decode, encode, find_runs, read_lines, read_meta, read_result
-from zo_runner.writing import write_atomic
+from zo_runner.records import provenance, run_directory
+from zo_runner.records.atomic_files import write_atomic
+from zo_runner.records.run_directory import (
+    SCHEMA,
+    RunDirectory,
+    decode,
+    encode,
+    find_runs,
+    read_lines,
+    read_meta,
+    read_result,
+)
 
 HARD = {"a": [math.inf, -math.inf, {"b": math.nan}], "c": 1.5, "d": None, "e": "text", "f": True, "g": 3}
 
@@ -170,7 +179,7 @@ def test_runs_are_found_in_a_fixed_order_and_only_where_runs_lie(tmp_path):
 
 
 def test_a_root_is_made_and_left_empty(tmp_path):
-    records.require_writable(tmp_path / "new" / "deeper")
+    run_directory.require_writable(tmp_path / "new" / "deeper")
     assert list((tmp_path / "new" / "deeper").iterdir()) == []
 
 
@@ -179,7 +188,7 @@ def test_a_root_that_cannot_be_made_is_refused(tmp_path):
     with pytest.raises(
         UserError, match=r"^Invalid runtime\.root: '.*file/below' \(Not a directory\)\. Must be a folder"
     ):
-        records.require_writable(tmp_path / "file" / "below")
+        run_directory.require_writable(tmp_path / "file" / "below")
 
 
 def test_the_environment_names_versions_and_the_command(monkeypatch):

@@ -15,9 +15,9 @@ from urllib.parse import unquote, unquote_to_bytes, urlsplit
 import pandas as pd
 import pytest
 
-from zo_runner import charts, plots
-from zo_runner.charts import Point
-from zo_runner.report import Page, Run, render
+from zo_runner.reporting.figures import line_charts, style
+from zo_runner.reporting.figures.line_charts import Point
+from zo_runner.reporting.html_report import Page, Run, render
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 HOSTILE = (
@@ -78,10 +78,10 @@ def drawing(tmp_path_factory):
     """An SVG of matplotlib, with a legend and a note."""
     folder = tmp_path_factory.mktemp("drawing")
     points = [Point(rank, 80.0, 75.0, 85.0, 3) for rank in (1, 4, 16)]
-    with plots.settings():
+    with style.settings():
         series = {"ar1zo": points, "mezo <&>": points}
-        figure = charts.rank_curve(series, ylabel="test (%)", title="t, m", note="Missing: mezo (1 of 3).")
-        plots.save(figure, folder, "figure")
+        figure = line_charts.rank_curve(series, ylabel="test (%)", title="t, m", note="Missing: mezo (1 of 3).")
+        style.save(figure, folder, "figure")
     return (folder / "figure.svg").read_text()
 
 
@@ -345,7 +345,7 @@ def test_the_same_page_is_the_same_text(page):
 
 
 def test_neither_torch_nor_matplotlib_is_loaded():
-    command = "import sys, zo_runner.report; print([n for n in ('matplotlib', 'torch') if n in sys.modules])"
+    command = "import sys, zo_runner.reporting.html_report; print(sorted({'matplotlib', 'torch'} & {*sys.modules}))"
     root = Path(__file__).parents[1]
     done = subprocess.run([sys.executable, "-c", command], capture_output=True, text=True, check=True, cwd=root)
     assert done.stdout == "[]\n"

@@ -7,8 +7,8 @@ import pytest
 
 from tests.made_results import hole, identity, put, result, without_adapter
 from zo_runner.errors import UserError
-from zo_runner.matching import problems, require_matched
-from zo_runner.rows import configuration, flatten, flaw, labels, sections, seed_of
+from zo_runner.reporting.tables.aggregate import configuration, flatten, flaw, labels, sections, seed_of
+from zo_runner.reporting.tables.comparability import problems, require_matched
 
 
 def rows_of(results):

@@ -6,10 +6,10 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from zo_runner.adapters import attach_lora
-from zo_runner.batches import option_batch
-from zo_runner.encoding import Encoded
-from zo_runner.scoring import PACKABLE, break_even, option_log_probs
+from zo_runner.models.batching import option_batch
+from zo_runner.models.encoding import Encoded
+from zo_runner.models.likelihood import PACKABLE, break_even, option_log_probs
+from zo_runner.models.lora import attach_lora
 
 # One much longer than the rest, options of one to seven tokens, and lengths that leave padding.
 EXAMPLES = [

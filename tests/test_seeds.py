@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from zo_runner.seeds import fold_in, generator, normal, signs
+from zo_runner.methods.random import generator, normal, signs
+from zo_runner.seeds import fold_in
 
 
 @pytest.mark.parametrize(

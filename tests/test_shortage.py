@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from tests.cli.helpers import SMALL, configure, read_json, the_run, zo_run
-from zo_runner import adapters, models
-from zo_runner.errors import Fault
-from zo_runner.evaluation import Evaluator
-from zo_runner.shortage import is_shortage, shortage_told
+from zo_runner.errors import Fault, is_shortage
+from zo_runner.jobs.out_of_memory import shortage_told
+from zo_runner.models import base_model, lora
+from zo_runner.models.evaluator import Evaluator
 
 CUDA = torch.OutOfMemoryError(
     "CUDA out of memory. Tried to allocate 20.00 GiB. GPU 0 has a total capacity of 79.19 GiB of which 1.21 GiB is "
@@ -130,7 +130,7 @@ def test_other_jobs_and_the_model_fail_in_one_line_too(words, at, command, tmp_p
         (tmp_path / "model").mkdir()
         (tmp_path / "model" / "config.json").write_text("{}", encoding="utf-8")
         words = (*words, f"model.path={tmp_path / 'model'}")
-        monkeypatch.setattr(models.AutoTokenizer, "from_pretrained", raising(CUDA))
+        monkeypatch.setattr(base_model.AutoTokenizer, "from_pretrained", raising(CUDA))
     monkeypatch.setattr(Evaluator, "score", raising(CUDA))
     monkeypatch.setattr(Evaluator, "losses", raising(CUDA))
     ended = zo_run(*command, *words)
@@ -140,7 +140,7 @@ def test_other_jobs_and_the_model_fail_in_one_line_too(words, at, command, tmp_p
 
 
 def test_an_adapter_for_which_there_is_no_memory_is_not_called_a_bad_one(tmp_path, monkeypatch):
-    (tmp_path / adapters.WEIGHTS).touch()
-    monkeypatch.setattr(adapters.PeftConfig, "from_pretrained", raising(CUDA))
+    (tmp_path / lora.WEIGHTS).touch()
+    monkeypatch.setattr(lora.PeftConfig, "from_pretrained", raising(CUDA))
     with pytest.raises(torch.OutOfMemoryError):
-        adapters.load(None, tmp_path, "evaluate.adapter")
+        lora.load(None, tmp_path, "evaluate.adapter")

@@ -8,11 +8,11 @@ import pandas as pd
 import pytest
 
 from tests.made_results import cells, hole, result, without_adapter
-from zo_runner import scores, tables
 from zo_runner.errors import UserError
-from zo_runner.records import decode, encode
-from zo_runner.rows import sections
-from zo_runner.tables import Protocol, Search
+from zo_runner.records.run_directory import decode, encode
+from zo_runner.reporting.tables import score_table, tables
+from zo_runner.reporting.tables.aggregate import sections
+from zo_runner.reporting.tables.tables import Protocol, Search
 
 SIX = {f"{name}.{suffix}" for name in ("table", "cost") for suffix in ("md", "csv", "tex")}
 
@@ -519,13 +519,13 @@ def test_nothing_makes_no_table(tmp_path):
 
 def test_tables_load_neither_torch_nor_what_draws_and_tests():
     heavy = {"torch", "transformers", "peft", "matplotlib", "scipy.stats"}
-    command = "import sys, zo_runner.tables; print(*sys.modules)"
+    command = "import sys, zo_runner.reporting.tables.tables; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", command], check=True, capture_output=True, text=True)
     loaded = set(done.stdout.split())
-    assert "zo_runner.tables" in loaded
+    assert "zo_runner.reporting.tables.tables" in loaded
     assert not heavy & loaded
 
 
 def test_numbers_need_no_protocol():
     ((_, rows),) = sections([result("a")]).items()
-    pd.testing.assert_frame_equal(scores.numbers(rows), only([result("a")]).scores)
+    pd.testing.assert_frame_equal(score_table.numbers(rows), only([result("a")]).scores)

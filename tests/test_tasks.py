@@ -7,9 +7,9 @@ from collections import Counter
 import pytest
 
 from tests.cli.helpers import configure, write_rows
-from zo_runner.assets import grammar
-from zo_runner.config import build
+from zo_runner.config.validation import build
 from zo_runner.errors import UserError
+from zo_runner.tasks import pocket_grammar
 from zo_runner.tasks.base import Example, Template
 from zo_runner.tasks.classification import Classification
 
@@ -175,8 +175,8 @@ def test_pocket_labels_are_balanced_enough_to_learn_from(name):
 @pytest.mark.parametrize("name", ["sentiment", "entailment"])
 def test_a_pocket_task_asks_in_the_words_that_its_model_was_pretrained_on(name):
     task = pocket(f"pocket_{name}")
-    assert task.template.text == grammar.TEMPLATES[name]
-    assert task.label_words == list(grammar.LABEL_WORDS[name])
+    assert task.template.text == pocket_grammar.TEMPLATES[name]
+    assert task.label_words == list(pocket_grammar.LABEL_WORDS[name])
 
 
 @pytest.mark.parametrize("size", ["num_train", "num_dev", "num_test"])

@@ -5,7 +5,7 @@ import math
 import pandas as pd
 import pytest
 
-from zo_runner import plots, text_tables
+from zo_runner.reporting.tables import formats
 
 
 @pytest.mark.parametrize(
@@ -22,7 +22,7 @@ from zo_runner import plots, text_tables
     ],
 )
 def test_a_number_is_shown_in_its_form_and_without_nan(value, form, text):
-    assert text_tables.number(value, form) == text
+    assert formats.number(value, form) == text
 
 
 @pytest.mark.parametrize(
@@ -39,21 +39,17 @@ def test_a_number_is_shown_in_its_form_and_without_nan(value, form, text):
     ],
 )
 def test_latex_takes_no_text_for_a_command(text, escaped):
-    assert text_tables.escape(text) == escaped
+    assert formats.escape(text) == escaped
 
 
 def test_a_row_that_begins_with_a_bracket_is_no_option_of_the_line_break():
-    text = text_tables.latex(pd.DataFrame({"[a]": ["[1, 2]", "b"], "c": ["[3", "d"]}), "")
+    text = formats.latex(pd.DataFrame({"[a]": ["[1, 2]", "b"], "c": ["[3", "d"]}), "")
     assert "{[}1, 2] & [3 \\\\" in text
     assert "\n[" not in text
 
 
 def test_markdown_cells_and_titles_stay_in_their_cell():
-    text = text_tables.markdown(pd.DataFrame({"a|b": ["c|d", "e\nf"]}))
+    text = formats.markdown(pd.DataFrame({"a|b": ["c|d", "e\nf"]}))
     assert text.splitlines()[0].startswith(r"| a\|b")
     assert len(text.splitlines()) == 4
     assert r"c\|d" in text
-
-
-def test_probes_use_the_same_tables():
-    assert (plots.markdown, plots.latex) == (text_tables.markdown, text_tables.latex)

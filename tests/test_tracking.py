@@ -14,10 +14,10 @@ from wandb.errors import CommError, UsageError
 from wandb.proto import wandb_internal_pb2
 
 from tests.cli.helpers import SMALL, read_json, read_jsonl, the_run, zo_run
-from zo_runner import tracking
 from zo_runner.errors import RunWarning
-from zo_runner.noise import Noise
-from zo_runner.records import decode
+from zo_runner.records import tracking
+from zo_runner.records.run_directory import decode
+from zo_runner.training.noise import Noise
 
 KEY = "0123456789abcdef0123456789abcdef01234567"
 OPTIONS = {"project": "p", "entity": None, "name": "n", "group": "g", "config": {"rank": 8}}

@@ -8,14 +8,14 @@ from functools import partial
 import pytest
 import torch
 
-from zo_runner.budget import Budget, Ledger
-from zo_runner.encoding import Encoded
-from zo_runner.evaluation import Score
-from zo_runner.meters import Coverage
 from zo_runner.methods import AR1ZO, FOSGD, MeZO
-from zo_runner.noise import Noise
-from zo_runner.order import BatchOrder
-from zo_runner.train import Trainer
+from zo_runner.models.encoding import Encoded
+from zo_runner.models.evaluator import Score
+from zo_runner.training.budget import Budget, Ledger
+from zo_runner.training.meters import Coverage
+from zo_runner.training.noise import Noise
+from zo_runner.training.sampler import BatchOrder
+from zo_runner.training.trainer import Trainer
 
 SIZE, BATCH = 10, 4
 EXAMPLES = [Encoded((i, i + 1), ((0,), (1,)), (i % 2,)) for i in range(SIZE)]
@@ -214,8 +214,8 @@ class Clock:
 @pytest.mark.parametrize(("seconds", "steps"), [(0.001, 1), (2.99, 1), (3.0, 1), (3.01, 2), (6.0, 2), (30.0, 10)])
 def test_a_budget_of_seconds_overshoots_by_one_step_at_most(seconds, steps, monkeypatch):
     clock = Clock()
-    monkeypatch.setattr("zo_runner.budget.time", clock)
-    monkeypatch.setattr("zo_runner.steps.time", clock)
+    monkeypatch.setattr("zo_runner.training.budget.time", clock)
+    monkeypatch.setattr("zo_runner.training.step.time", clock)
     t = trainer(budget=Budget(seconds=seconds), noise=Noise(repeats=2, every=1), eval_every=2)
     build, loss, score = t.evaluator.batches, t.evaluator.loss, t.evaluator.score
 

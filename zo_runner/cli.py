@@ -17,15 +17,15 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from zo_runner import config, credentials, plain_yaml
-from zo_runner.console import complain, quiet, say, trace
-from zo_runner.credentials import redacted
+from zo_runner.config import credentials, validation, yaml_files
+from zo_runner.config.credentials import redacted
+from zo_runner.config.schema import HOME, PACKAGE
 from zo_runner.errors import Fault, UserError, invalid
-from zo_runner.interrupts import Terminated, raise_on_sigterm
-from zo_runner.jobs import carry_out, closing_line
-from zo_runner.records import find_runs
-from zo_runner.rows import read
-from zo_runner.schema import HOME, PACKAGE
+from zo_runner.jobs.console import complain, quiet, say, trace
+from zo_runner.jobs.dispatch import carry_out, closing_line
+from zo_runner.records.run_directory import find_runs
+from zo_runner.reporting.tables.aggregate import read
+from zo_runner.training.interrupts import Terminated, raise_on_sigterm
 
 INTERRUPTED, TERMINATED = 130, 143
 
@@ -118,7 +118,7 @@ def _run(cfg: DictConfig, overrides: list[str]) -> tuple[Path | None, dict[str, 
     if cfg.sweep.name is not None:
         raise UserError(f"A sweep needs -m: zo-run -m +sweeps={cfg.sweep.name}.")
     if cfg.job == "table":
-        config.check(cfg)
+        validation.check(cfg)
         _rebuild_table(cfg, overrides)
         return None, {}
     if cfg.job == "replay":
@@ -132,10 +132,10 @@ def _run(cfg: DictConfig, overrides: list[str]) -> tuple[Path | None, dict[str, 
 
 def _replay(cfg: DictConfig) -> None:
     """`job=replay run=DIR step=N`: the parameters of a run after a step, from its journal."""
-    config.check(cfg)
+    validation.check(cfg)
     if cfg.run is None:
         raise UserError("job=replay needs a run: zo-run job=replay run=DIR step=N.")
-    from zo_runner.replay import replay
+    from zo_runner.jobs.replay import replay
 
     replayed = replay(
         Path(cfg.run),
@@ -153,7 +153,7 @@ def _report(cfg: DictConfig, overrides: list[str]) -> None:
     """`job=report +sweeps=NAME`: tables, figures and page of a sweep from what has run so far."""
     if cfg.sweep.name is None:
         raise UserError("job=report needs a sweep: zo-run job=report +sweeps=NAME.")
-    from zo_runner.arena import arena_of, conclude
+    from zo_runner.jobs.sweeps.runs import arena_of, conclude
 
     conclude(arena_of(cfg, overrides), cfg, ())
 
@@ -168,7 +168,7 @@ def _rebuild_table(cfg: DictConfig, overrides: list[str]) -> None:
     runs, unreadable = [], []
     for run in find_runs(root):
         try:
-            if _agrees(plain_yaml.read(run / "config.yaml"), cfg, keys):
+            if _agrees(yaml_files.read(run / "config.yaml"), cfg, keys):
                 runs.append(run)
         except UserError as error:
             unreadable.append(f"{error} The run is left out.")
@@ -190,7 +190,7 @@ def _agrees(saved: dict[str, Any], cfg: DictConfig, keys: list[str]) -> bool:
 
 def _write_table(runs: list[Path], folder: Path) -> bool:
     """Print and save the table of some runs. False if a part of it was refused."""
-    from zo_runner import tables
+    from zo_runner.reporting.tables import tables
 
     results, unreadable = tables.gather(runs)
     text, refused = tables.write(results, folder)

@@ -1,6 +1,14 @@
 """The errors that a person using zo-run can cause or must be told about."""
 
+import errno
+import re
 from collections.abc import Iterable
+
+# What CUDA and its libraries, torch's allocators, safetensors and the operating system call it.
+_SHORT = re.compile(
+    r"out of memory|can't allocate memory|not enough memory|cannot allocate memory|ALLOC_FAILED|bad_alloc",
+    re.IGNORECASE,
+)
 
 
 class UserError(ValueError):
@@ -33,3 +41,12 @@ def one_of(options: Iterable[object]) -> str:
 
 class RunWarning(UserWarning):
     """Something a person should know about a run. Shown as one line."""
+
+
+def is_shortage(error: BaseException) -> bool:
+    """Whether an exception says that memory ran out, of this machine or of an accelerator."""
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":  # torch's, which is not imported
+        return True
+    if isinstance(error, OSError) and error.errno == errno.ENOMEM:
+        return True
+    return isinstance(error, OSError | RuntimeError) and bool(_SHORT.search(str(error)))

@@ -7,7 +7,8 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
-from zo_runner.assets import asset_path, grammar
+from zo_runner.assets import asset_path
+from zo_runner.tasks import pocket_grammar
 
 
 @dataclass(frozen=True)
@@ -56,11 +57,12 @@ def load_tokenizer() -> Callable[[str], PreTrainedTokenizerBase]:
 def load_prompts(load_tokenizer: Callable[[str], PreTrainedTokenizerBase]) -> Callable[..., Prompts]:
     """Return a function (model name, task, rows) -> Prompts."""
 
-    def load(name: str, task: str, rows: list[grammar.Row]) -> Prompts:
+    def load(name: str, task: str, rows: list[pocket_grammar.Row]) -> Prompts:
         tokenizer = load_tokenizer(name)
-        encoded = tokenizer([grammar.TEMPLATES[task].format(**row) for row in rows], padding=True, return_tensors="pt")
+        texts = [pocket_grammar.TEMPLATES[task].format(**row) for row in rows]
+        encoded = tokenizer(texts, padding=True, return_tensors="pt")
         word_ids = [
-            tokenizer(f" {word}", add_special_tokens=False)["input_ids"][0] for word in grammar.LABEL_WORDS[task]
+            tokenizer(f" {word}", add_special_tokens=False)["input_ids"][0] for word in pocket_grammar.LABEL_WORDS[task]
         ]
         return Prompts(
             ids_NT=encoded["input_ids"],

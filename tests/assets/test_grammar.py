@@ -12,29 +12,30 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import PreTrainedTokenizerBase
 
-from zo_runner.assets import ASSETS, asset_path, grammar
+from zo_runner.assets import ASSETS, asset_path
+from zo_runner.tasks import pocket_grammar
 
 
-def _texts(row: grammar.Row) -> tuple[object, ...]:
+def _texts(row: pocket_grammar.Row) -> tuple[object, ...]:
     return tuple(value for key, value in row.items() if key != "label")
 
 
-@given(task=st.sampled_from(grammar.TASKS), count=st.integers(0, 60), seed=st.integers(-(2**40), 2**40))
+@given(task=st.sampled_from(pocket_grammar.TASKS), count=st.integers(0, 60), seed=st.integers(-(2**40), 2**40))
 def test_examples_are_deterministic_balanced_and_without_duplicates(task: str, count: int, seed: int) -> None:
-    rows = grammar.task_examples(task, count, seed)
-    assert rows == grammar.task_examples(task, count, seed)
+    rows = pocket_grammar.task_examples(task, count, seed)
+    assert rows == pocket_grammar.task_examples(task, count, seed)
     assert len(rows) == count == len({_texts(row) for row in rows})
     num_rows = Counter(row["label"] for row in rows)
-    shares = [num_rows[label] for label in range(len(grammar.LABEL_WORDS[task]))]
+    shares = [num_rows[label] for label in range(len(pocket_grammar.LABEL_WORDS[task]))]
     assert sum(shares) == count
     assert max(shares) - min(shares) <= 1
 
 
-@pytest.mark.parametrize("task", grammar.TASKS)
+@pytest.mark.parametrize("task", pocket_grammar.TASKS)
 def test_the_grammar_gives_splits_of_benchmark_size(task: str) -> None:
-    rows = grammar.task_examples(task, 3000, seed=0)
+    rows = pocket_grammar.task_examples(task, 3000, seed=0)
     assert len({_texts(row) for row in rows}) == 3000
-    assert rows != grammar.task_examples(task, 3000, seed=1)
+    assert rows != pocket_grammar.task_examples(task, 3000, seed=1)
     # Cut anywhere, a split keeps roughly the balance of the whole.
     head = Counter(row["label"] for row in rows[:1000])
     assert max(head.values()) - min(head.values()) < 120
@@ -44,40 +45,42 @@ def test_the_grammar_gives_splits_of_benchmark_size(task: str) -> None:
     ("task", "columns"), [("sentiment", ("text", "label")), ("entailment", ("premise", "hypothesis", "label"))]
 )
 def test_columns(task: str, columns: tuple[str, ...]) -> None:
-    for row in grammar.task_examples(task, 20, seed=3):
+    for row in pocket_grammar.task_examples(task, 20, seed=3):
         assert tuple(row) == columns
         assert [type(row[column]) for column in columns] == [str] * (len(columns) - 1) + [int]
 
 
 def test_documents_are_deterministic_and_depend_on_the_seed() -> None:
-    first, again, other = (list(itertools.islice(grammar.pretraining_documents(seed), 200)) for seed in (0, 0, 1))
+    first, again, other = (
+        list(itertools.islice(pocket_grammar.pretraining_documents(seed), 200)) for seed in (0, 0, 1)
+    )
     assert first == again != other
 
 
 def test_the_label_words_occur_only_as_answers() -> None:
-    for task in grammar.TASKS:
-        for row in grammar.task_examples(task, 1000, seed=4):
+    for task in pocket_grammar.TASKS:
+        for row in pocket_grammar.task_examples(task, 1000, seed=4):
             words = " ".join(str(text) for text in _texts(row)).lower().replace(".", "").split()
-            assert not set(words) & set(grammar.LABEL_WORDS[task])
+            assert not set(words) & set(pocket_grammar.LABEL_WORDS[task])
 
 
 def test_reviews_of_one_label_never_contain_only_words_of_the_other() -> None:
-    for row in grammar.task_examples("sentiment", 1000, seed=5):
+    for row in pocket_grammar.task_examples("sentiment", 1000, seed=5):
         text, label = str(row["text"]), int(row["label"])
-        words = {word for lists in grammar.ADJECTIVES.values() for word in lists[label]}
+        words = {word for lists in pocket_grammar.ADJECTIVES.values() for word in lists[label]}
         assert any(word in text for word in words)
 
 
 @pytest.mark.parametrize("name", ASSETS)
-@pytest.mark.parametrize("task", grammar.TASKS)
+@pytest.mark.parametrize("task", pocket_grammar.TASKS)
 def test_every_label_word_is_one_token_after_any_prompt(
     name: str, task: str, load_tokenizer: Callable[[str], PreTrainedTokenizerBase]
 ) -> None:
     tokenizer = load_tokenizer(name)
-    for row in grammar.task_examples(task, 300, seed=6):
-        prompt = grammar.TEMPLATES[task].format(**row)
+    for row in pocket_grammar.task_examples(task, 300, seed=6):
+        prompt = pocket_grammar.TEMPLATES[task].format(**row)
         ids = tokenizer(prompt)["input_ids"]
-        for word in grammar.LABEL_WORDS[task]:
+        for word in pocket_grammar.LABEL_WORDS[task]:
             (word_id,) = tokenizer(f" {word}", add_special_tokens=False)["input_ids"]
             assert tokenizer(f"{prompt} {word}")["input_ids"] == [*ids, word_id]
 
@@ -88,7 +91,7 @@ def test_every_word_of_the_grammar_is_one_token_and_other_text_survives(
 ) -> None:
     tokenizer = load_tokenizer(name)
     special = int(name == "pocket_opt")
-    for document in itertools.islice(grammar.pretraining_documents(seed=7), 300):
+    for document in itertools.islice(pocket_grammar.pretraining_documents(seed=7), 300):
         num_pieces = len(document.replace(".", " .").replace("?", " ?").split())
         assert len(tokenizer(document)["input_ids"]) == num_pieces + special
     text = "Naïve façade: 3 × 7 = 21, no?"
@@ -105,7 +108,7 @@ def test_every_word_of_the_grammar_is_one_token_and_other_text_survives(
 )
 def test_invalid_arguments(task: str, count: int, message: str) -> None:
     with pytest.raises(ValueError, match=re.escape(message)):
-        grammar.task_examples(task, count, seed=0)
+        pocket_grammar.task_examples(task, count, seed=0)
 
 
 def test_asset_path() -> None:
@@ -115,5 +118,5 @@ def test_asset_path() -> None:
 
 
 def test_grammar_imports_no_torch() -> None:
-    program = "import sys, zo_runner.assets.grammar; sys.exit('torch' in sys.modules)"
+    program = "import sys, zo_runner.tasks.pocket_grammar; sys.exit('torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", program], check=True)

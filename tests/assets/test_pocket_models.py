@@ -10,7 +10,9 @@ from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, OPTForCausalLM, PreTrainedModel, Qwen3ForCausalLM
 
-from zo_runner.assets import ASSETS, asset_path, grammar, pretrain
+from scripts import pretrain_pocket_models as pretrain
+from zo_runner.assets import ASSETS, asset_path
+from zo_runner.tasks import pocket_grammar
 
 CLASSES = {"pocket_opt": OPTForCausalLM, "pocket_qwen3": Qwen3ForCausalLM}
 NUM_TRAIN, NUM_DEV = 1000, 500
@@ -52,7 +54,7 @@ def test_the_checkpoint_belongs_to_the_current_recipe(name: str) -> None:
     record = _record(name)
     hint = "the grammar or a recipe changed: run `make assets`"
     assert record["fingerprint"] == pretrain.fingerprint(name), hint
-    assert record["grammar_version"] == grammar.GRAMMAR_VERSION, hint
+    assert record["grammar_version"] == pocket_grammar.GRAMMAR_VERSION, hint
     assert record["weights_sha256"] == pretrain.file_sha256(asset_path(name) / "model.safetensors")
 
 
@@ -73,7 +75,7 @@ def test_zero_shot_is_above_chance_and_leaves_room(
     load_model: Callable[[str], PreTrainedModel],
     load_prompts: Callable[..., Any],
 ) -> None:
-    rows = grammar.task_examples(task, 2000, seed=1)
+    rows = pocket_grammar.task_examples(task, 2000, seed=1)
     assert low < load_prompts(name, task, rows).accuracy(load_model(name)) < 0.75
 
 
@@ -81,7 +83,7 @@ def test_zero_shot_is_above_chance_and_leaves_room(
 def test_first_order_lora_solves_sentiment(
     name: str, load_model: Callable[[str], PreTrainedModel], load_prompts: Callable[..., Any]
 ) -> None:
-    rows = grammar.task_examples("sentiment", NUM_TRAIN + NUM_DEV, seed=0)
+    rows = pocket_grammar.task_examples("sentiment", NUM_TRAIN + NUM_DEV, seed=0)
     train, dev = (load_prompts(name, "sentiment", part) for part in (rows[:NUM_TRAIN], rows[NUM_TRAIN:]))
     generator = torch.Generator().manual_seed(0)
     with torch.random.fork_rng(devices=[]):

@@ -3,9 +3,9 @@
 import shutil
 
 from tests.cli.helpers import SMALL, read_journal, read_json, read_jsonl
-from zo_runner import checkpoint
-from zo_runner.journal import Journal
-from zo_runner.records import RunDirectory
+from zo_runner.records.journal import Journal
+from zo_runner.records.run_directory import RunDirectory
+from zo_runner.training import checkpoint
 
 # 12 steps of two queries; dev after 6 of them, a checkpoint after 4 and 8 as well.
 COMMAND = (*SMALL, "budget.queries=24", "budget.eval_every=12", "runtime.checkpoint_every=8", "budget.log_every=2")

@@ -16,7 +16,6 @@ from omegaconf import OmegaConf
 
 from zo_runner import cli
 
-# A run of 20 steps on 64 examples, without Weights & Biases: half a second.
 SMALL = ("budget=smoke", "task.num_train=64", "task.num_dev=32", "task.num_test=32", "batch_size=4", "tracker=none")
 
 

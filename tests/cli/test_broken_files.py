@@ -6,12 +6,13 @@ import os
 import pytest
 from omegaconf import OmegaConf
 
-from hydra_plugins.zo_run_arena import SweepSource
+from hydra_plugins.zo_run_sweeps import SweepSource
 from tests.cli.helpers import zo_run
 from tests.made_results import result
-from zo_runner import cli, plain_yaml
+from zo_runner import cli
+from zo_runner.config import yaml_files
 from zo_runner.errors import UserError
-from zo_runner.records import RunDirectory
+from zo_runner.records.run_directory import RunDirectory
 
 
 def leave(root, number):
@@ -49,7 +50,7 @@ def test_a_broken_note_of_a_multirun_is_named_and_the_others_make_the_table(tmp_
 
 
 def test_a_broken_sweep_is_refused_by_file(tmp_path, monkeypatch):
-    monkeypatch.setattr("hydra_plugins.zo_run_arena.HOME", tmp_path)
+    monkeypatch.setattr("hydra_plugins.zo_run_sweeps.HOME", tmp_path)
     (tmp_path / "sweeps").mkdir()
     (tmp_path / "sweeps" / "mine.yaml").write_text("sweep: {scales: [", encoding="utf-8")
     with pytest.raises(
@@ -61,7 +62,7 @@ def test_a_broken_sweep_is_refused_by_file(tmp_path, monkeypatch):
 def test_a_pipe_is_no_file_of_keys(tmp_path):
     os.mkfifo(tmp_path / "config.yaml")
     with pytest.raises(UserError, match=r"config\.yaml: no file\. Must be a YAML file of keys and values\.$"):
-        plain_yaml.read(tmp_path / "config.yaml")
+        yaml_files.read(tmp_path / "config.yaml")
 
 
 def test_a_message_is_one_line_of_a_length_that_can_be_read(capsys):

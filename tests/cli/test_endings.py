@@ -6,10 +6,10 @@ import signal
 import pytest
 
 from tests.cli.helpers import SMALL, read_json, read_jsonl, the_run, zo_run
-from zo_runner import checkpoint
-from zo_runner.interrupts import Terminated
-from zo_runner.records import RunDirectory
-from zo_runner.steps import Stepper
+from zo_runner.records.run_directory import RunDirectory
+from zo_runner.training import checkpoint
+from zo_runner.training.interrupts import Terminated
+from zo_runner.training.step import Stepper
 
 
 def break_at(monkeypatch, step, error):

@@ -3,7 +3,7 @@
 import pytest
 
 from tests.cli.helpers import SMALL, read_json, read_jsonl, runs_below, the_run, zo_run
-from zo_runner.evaluate import with_shots
+from zo_runner.jobs.evaluate import with_shots
 from zo_runner.tasks.base import Example
 
 SIZES = ("task.num_train=64", "task.num_dev=32", "task.num_test=64", "tracker=none")

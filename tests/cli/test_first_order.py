@@ -7,8 +7,8 @@ import torch
 
 from tests.cli.helpers import SMALL, read_json, read_jsonl, the_run, zo_run
 from tests.conformance.cases import FIRST_ORDER
-from zo_runner.assemble import Parts
-from zo_runner.evaluation import Evaluator
+from zo_runner.jobs.assemble import Parts
+from zo_runner.models.evaluator import Evaluator
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from tests.cli.helpers import SMALL, read_json, runs_below, snapshot, zo_run
-from zo_runner import models
+from zo_runner.models import base_model
 
 GRID = ("-m", "method=mezo,lora_zo,naive_atom,ar1zo", "rank=4,8", "seed=0,1", "budget.queries=8", "budget.eval_every=8")
 TINY = (*SMALL, "budget.queries=8", "budget.eval_every=8")
@@ -21,8 +21,8 @@ def root(tmp_path_factory):
 @pytest.fixture(scope="module")
 def grid(root):
     """The finished grid and how it ended."""
-    models._lent = None
-    with mock.patch.object(models, "load_base", wraps=models.load_base) as load_base:
+    base_model._lent = None
+    with mock.patch.object(base_model, "load_base", wraps=base_model.load_base) as load_base:
         ended = zo_run(*SMALL, *GRID, f"runtime.root={root}")
     assert ended.code == 0, ended.err
     assert load_base.call_count == 1 + 2  # for the first job, and after each of the two runs of mezo, which trains it
@@ -127,7 +127,7 @@ def test_a_failing_job_is_named_and_the_others_run(tmp_path):
 
 
 def test_a_crashing_job_does_not_take_the_others_along(tmp_path, monkeypatch):
-    from zo_runner.train import Trainer
+    from zo_runner.training.trainer import Trainer
 
     original = Trainer.run
 

@@ -5,7 +5,7 @@ import math
 import pytest
 
 from tests.cli.helpers import SMALL, read_json, the_run, zo_run
-from zo_runner.probe_report import read_cells
+from zo_runner.reporting.probe_report import read_cells
 
 SIZES = ("task.num_train=64", "task.num_dev=32", "task.num_test=32", "batch_size=4")
 PROBE = ("job=probe", *SIZES, "probe.ranks=[1,2,8]", "probe.directions=8", "probe.inits=4", "tracker=none")

@@ -64,7 +64,7 @@ def test_nothing_heavy_is_imported_before_it_is_needed(words, tmp_path):
 
 
 def test_help_composes_nothing(tmp_path):
-    assert imported("--help", folder=tmp_path, among={*HEAVY, "hydra_plugins.zo_run_arena"}) == []
+    assert imported("--help", folder=tmp_path, among={*HEAVY, "hydra_plugins.zo_run_sweeps"}) == []
 
 
 def test_a_run_that_was_made_is_found_without_anything_heavy(tmp_path):

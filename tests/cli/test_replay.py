@@ -7,7 +7,7 @@ import pytest
 from safetensors.torch import load_file
 
 from tests.cli.helpers import SMALL, read_json, the_run, zo_run
-from zo_runner import checkpoint
+from zo_runner.training import checkpoint
 
 
 def test_a_run_that_was_cut_off_can_be_replayed_to_its_checkpoint_and_beyond(cut_off):

@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 from tests.cli.cutting import COMMAND, differing, left, watched
 from tests.cli.helpers import read_json, the_run, zo_run
 from tests.conformance.cases import METHODS, build
-from zo_runner import checkpoint
+from zo_runner.training import checkpoint
 
 MORE = {
     "folded": ("method=ar1zo", "rank=4", "runtime.fold=true"),

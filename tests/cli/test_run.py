@@ -6,7 +6,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from tests.cli.helpers import SMALL, read_journal, read_json, read_jsonl, runs_below, snapshot, the_run, zo_run
-from zo_runner import identity
+from zo_runner.config import identity
 
 RESULT = {
     *(

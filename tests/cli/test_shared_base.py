@@ -7,7 +7,7 @@ import torch
 
 from tests.cli.helpers import SMALL, read_journal, read_json, the_run, zo_run
 from tests.cli.test_endings import break_at
-from zo_runner import models
+from zo_runner.models import base_model
 
 TINY = (*SMALL, "budget.queries=6", "budget.eval_every=6", "noise=none")
 CLOCKED = ("seconds", "peak_memory_bytes", "peak_memory_of", "checksum")
@@ -29,8 +29,8 @@ CASES = {
 @pytest.fixture
 def loads():
     """The calls of `load_base`; the first job loads."""
-    models._lent = None
-    with mock.patch.object(models, "load_base", wraps=models.load_base) as load_base:
+    base_model._lent = None
+    with mock.patch.object(base_model, "load_base", wraps=base_model.load_base) as load_base:
         yield load_base.mock_calls
 
 
@@ -49,7 +49,7 @@ def alone(tmp_path_factory):
     """Runs that found nothing loaded."""
     runs = []
     for words in (WRAPPED, TRAINED):
-        models._lent = None
+        base_model._lent = None
         runs.append(made(tmp_path_factory.mktemp("alone"), *words))
     return runs
 
@@ -72,7 +72,7 @@ def test_a_base_that_was_wrapped_is_trained_as_it_would_have_been_alone(alone, l
 
 
 def lend(name="pocket_opt", dtype="float32"):
-    return models.lend_base(name, embedded=True, device=torch.device("cpu"), dtype=dtype).model
+    return base_model.lend_base(name, embedded=True, device=torch.device("cpu"), dtype=dtype).model
 
 
 def test_only_the_same_base_is_lent_again(loads):
@@ -87,6 +87,6 @@ def test_jobs_share_weights_and_a_change_of_one_bit_is_seen(dtype, loads):
     assert not set(first.modules()) & set(second.modules())
     assert list(map(id, first.parameters())) == list(map(id, second.parameters()))
     weight = next(first.parameters())
-    weight.view(models._WORDS[weight.element_size()])[3, 5] ^= 1
+    weight.view(base_model._WORDS[weight.element_size()])[3, 5] ^= 1
     assert not torch.equal(weight, next(lend(dtype=dtype).parameters()))
     assert len(loads) == 2

@@ -7,7 +7,7 @@ from omegaconf import OmegaConf
 
 from tests.cli.helpers import compose, zo_run
 from zo_runner import cli
-from zo_runner.arena import arena_of
+from zo_runner.jobs.sweeps.runs import arena_of
 
 SWEEPS = {file.stem: OmegaConf.load(file).sweep for file in sorted((cli.HOME / "sweeps").iterdir())}
 

@@ -1,7 +1,7 @@
 """Methods that are wrong on purpose, to show that the rules can tell."""
 
-from zo_runner.directions import finite, losses_along, move
 from zo_runner.methods import LOZO, LOZOM, MeZO, StepReport, ZOSign
+from zo_runner.methods.directions import finite, losses_along, move
 
 
 class AnotherDrawOnRefresh(MeZO):

@@ -11,9 +11,9 @@ from pathlib import Path
 import torch
 from omegaconf import OmegaConf
 
-from zo_runner.atoms import lora_alpha
-from zo_runner.config import build
-from zo_runner.seeds import normal
+from zo_runner.config.validation import build
+from zo_runner.methods.atoms import lora_alpha
+from zo_runner.methods.random import normal
 
 METHODS = {
     file.stem: OmegaConf.to_container(OmegaConf.load(file))

@@ -10,7 +10,7 @@ from tests.conformance.cases import FIRST_ORDER, METHODS, Problem, groups_of, me
 from zo_runner.errors import Diverged
 from zo_runner.methods import AdaPreLoRA
 from zo_runner.methods.adaprelora import factor_steps
-from zo_runner.seeds import normal
+from zo_runner.methods.random import normal
 
 NODE = FIRST_ORDER["adaprelora"]
 OUT, IN, RANK, SCALING = 7, 6, 3, 1.7

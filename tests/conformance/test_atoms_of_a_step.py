@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from tests.conformance.cases import METHODS, RANK, Problem, groups_of, method_of
-from zo_runner.atoms import ORDERS
+from zo_runner.methods.atoms import ORDERS
 
 ONE_ATOM = {stem: node for stem, node in METHODS.items() if node.get("atoms") == "one"}
 

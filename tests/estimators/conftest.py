@@ -11,11 +11,12 @@ from transformers import OPTConfig, OPTForCausalLM, PreTrainedModel, Qwen3Config
 
 from tests.conformance.cases import CASES, METHODS, ZEROTH_ORDER
 from zo_runner.assets import ASSETS, asset_path
-from zo_runner.config import build
-from zo_runner.encoding import Encoded, Encoder
-from zo_runner.evaluation import Evaluator
-from zo_runner.models import load_base
-from zo_runner.seeds import fold_in, generator
+from zo_runner.config.validation import build
+from zo_runner.methods.random import generator
+from zo_runner.models.base_model import load_base
+from zo_runner.models.encoding import Encoded, Encoder
+from zo_runner.models.evaluator import Evaluator
+from zo_runner.seeds import fold_in
 from zo_runner.tasks.base import Scoring
 
 

@@ -8,11 +8,11 @@ import torch
 from tests.conformance.cases import FIRST_ORDER, same_bits
 from tests.estimators.conftest import random_subject
 from tests.estimators.test_language_models import parts_of
-from zo_runner.config import build
-from zo_runner.encoding import Encoded
-from zo_runner.evaluation import Evaluator
-from zo_runner.flops import FlopMeter
+from zo_runner.config.validation import build
 from zo_runner.methods.first_order import differentiated
+from zo_runner.models.encoding import Encoded
+from zo_runner.models.evaluator import Evaluator
+from zo_runner.models.flops import FlopMeter
 from zo_runner.tasks.base import Scoring
 
 LR = {"fo_sgd": 0.05, "fo_adamw": 3e-3, "adaprelora": 1e-3}

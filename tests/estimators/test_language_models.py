@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from tests.conformance.cases import direction_of, flatten
-from zo_runner.adapters import attach_lora, dense_groups, lora_groups
-from zo_runner.config import build
+from zo_runner.config.validation import build
 from zo_runner.methods import AR1ZO
-from zo_runner.seeds import generator, normal
+from zo_runner.methods.random import generator, normal
+from zo_runner.models.lora import attach_lora, dense_groups, lora_groups
 
 
 def parts_of(node, model, *, rank=4, alpha=4.0, target_modules="all-linear"):

@@ -7,16 +7,16 @@ import torch
 
 from tests.conformance.cases import CASES, same_bits
 from tests.estimators.test_language_models import parts_of
-from zo_runner import folding
-from zo_runner.adapters import lora_groups
-from zo_runner.config import build
-from zo_runner.directions import Thin, finite, losses_at, move
-from zo_runner.encoding import Encoded
-from zo_runner.evaluation import Evaluator
-from zo_runner.folding import Fold
-from zo_runner.points import PointHooks
-from zo_runner.query import Perturbed
-from zo_runner.seeds import generator, normal
+from zo_runner.config.validation import build
+from zo_runner.methods.directions import Thin, finite, losses_at, move
+from zo_runner.methods.random import generator, normal
+from zo_runner.models import atom_folding
+from zo_runner.models.atom_folding import Fold
+from zo_runner.models.encoding import Encoded
+from zo_runner.models.evaluator import Evaluator
+from zo_runner.models.lora import lora_groups
+from zo_runner.models.perturbation_hooks import PointHooks
+from zo_runner.models.perturbed_model import Perturbed
 from zo_runner.tasks.base import Scoring
 
 ATOMS = ("ar1zo", "naive_atom")
@@ -115,7 +115,7 @@ def test_folded_atoms_leave_the_loss_what_it_is_over_several_passes(
     name, order, offsets, evaluation, together, random_opt, monkeypatch
 ):
     """Blocks of one atom, blocks that the rank is no multiple of, and one block that has them all."""
-    monkeypatch.setattr(folding, "BLOCK", together)
+    monkeypatch.setattr(atom_folding, "BLOCK", together)
     node, rank = {**CASES[name], "order": order, "offsets": offsets}, 5
     model, groups = prepared(node, random_opt.model, rank)
     evaluator = perturbed(random_opt.evaluator(model), model, evaluation, fold=True)
@@ -136,7 +136,7 @@ def test_folded_atoms_leave_the_loss_what_it_is_over_several_passes(
 
 @torch.no_grad()
 def test_an_adapter_that_changed_behind_the_fold_is_folded_anew_or_noticed(random_opt, monkeypatch):
-    monkeypatch.setattr(folding, "BLOCK", 1)
+    monkeypatch.setattr(atom_folding, "BLOCK", 1)
     node, rank = CASES["ar1zo"], 4
     model, groups = prepared(node, random_opt.model, rank)
     evaluator = perturbed(random_opt.evaluator(model), model, "sequential", fold=True)

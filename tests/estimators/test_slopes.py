@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from tests.conformance.cases import Problem, direction_of, flatten, groups_of, method_of
-from zo_runner.seeds import normal
+from zo_runner.methods.random import normal
 
 # Few coordinates, so that many draws are affordable: 18 with trains=full, 30 in LoRA pairs.
 FEW = {"widths": (3, 2, 3, 2), "rank": 2}

@@ -12,8 +12,8 @@ import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from zo_runner.assemble import assemble
 from zo_runner.cli import HOME
+from zo_runner.jobs.assemble import assemble
 
 FILE = Path(__file__).with_name("slopes.json")
 STEPS = 6

@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from tests.conformance.cases import ALPHA, FIRST_ORDER, METHODS, RANK, Problem, flatten, groups_of, method_of
-from zo_runner.seeds import normal
+from zo_runner.methods.random import normal
 
 SEED, STEPS, LR, EPS = 5, 20, 0.05, 1e-3
 MOST_LINES = 30

@@ -11,11 +11,12 @@ import torch
 from omegaconf import OmegaConf
 
 from tests.cli.helpers import SMALL, configure, zo_run
-from zo_runner import adapters, config
 from zo_runner.assets import asset_path
+from zo_runner.config import validation
 from zo_runner.errors import RunWarning, UserError
-from zo_runner.models import load_base
-from zo_runner.replay import replay
+from zo_runner.jobs.replay import replay
+from zo_runner.models import lora
+from zo_runner.models.base_model import load_base
 
 CPU = torch.device("cpu")
 
@@ -45,8 +46,8 @@ def model(tmp_path):
 def adapter(tmp_path):
     """An adapter of that model, as a run saves it."""
     base = load_base("pocket_opt", embedded=True, device=CPU, dtype="float32")
-    wrapped = adapters.attach_lora(base.model, rank=2, alpha=2, scaling="canonical", target_modules=["q_proj"], seed=0)
-    adapters.save(wrapped, tmp_path / "adapter")
+    wrapped = lora.attach_lora(base.model, rank=2, alpha=2, scaling="canonical", target_modules=["q_proj"], seed=0)
+    lora.save(wrapped, tmp_path / "adapter")
     return tmp_path / "adapter"
 
 
@@ -88,13 +89,13 @@ def test_a_pickle_among_the_weights_of_an_adapter_is_not_read(adapter, proof, be
     torch.save({"a": Bomb(proof)}, adapter / "adapter_model.bin")
     base = load_base("pocket_opt", embedded=True, device=CPU, dtype="float32")
     if beside:
-        adapters.load(base.model, adapter, "evaluate.adapter")
+        lora.load(base.model, adapter, "evaluate.adapter")
     else:
         (adapter / "adapter_model.safetensors").unlink()
         with pytest.raises(
             UserError, match=r"with its weights in adapter_model\.safetensors; pickle files are not read"
         ):
-            adapters.load(base.model, adapter, "evaluate.adapter")
+            lora.load(base.model, adapter, "evaluate.adapter")
     assert not proof.exists()
 
 
@@ -103,7 +104,7 @@ def test_a_pickle_where_a_run_keeps_its_full_model_is_not_read(model, proof):
     (model / "model.safetensors").unlink()
     torch.save({"a": Bomb(proof)}, model / "pytorch_model.bin")
     with pytest.raises(UserError, match=r"no file named model\.safetensors"):
-        adapters.restore(base.model, model)
+        lora.restore(base.model, model)
     assert not proof.exists()
 
 
@@ -114,7 +115,7 @@ def test_an_adapter_cannot_import_a_module_of_its_choice(adapter, tmp_path, proo
     auto = {"parent_library": "evil_megatron", "base_model_class": "X"}
     _change(adapter / "adapter_config.json", megatron_config={"a": 1}, megatron_core="evil_megatron", auto_mapping=auto)
     with pytest.raises(UserError, match=r"\AInvalid evaluate\.adapter: "):
-        adapters.load(base.model, adapter, "evaluate.adapter")
+        lora.load(base.model, adapter, "evaluate.adapter")
     assert not proof.exists()
 
 
@@ -124,7 +125,7 @@ def test_an_adapter_is_of_lora_and_of_no_other_kind(adapter):
     entries = {"peft_type": "XLORA", "hidden_size": 8, "adapters": {"0": "owner/name"}}
     (adapter / "adapter_config.json").write_text(json.dumps(entries), encoding="utf-8")
     with pytest.raises(UserError, match=r"\AInvalid evaluate\.adapter: .*XLORA and not LoRA"):
-        adapters.load(base.model, adapter, "evaluate.adapter")
+        lora.load(base.model, adapter, "evaluate.adapter")
 
 
 # Code that a checkpoint brings
@@ -200,10 +201,10 @@ def test_the_command_line_says_it_in_one_line(with_code, proof, tmp_path):
 @pytest.mark.parametrize("revision", ["main", "refs/pr/1", "3f5c25d", "3F5C25D0BC631CB57AC65913F76E22C2DFB61D62"])
 def test_code_of_the_hub_is_that_of_one_commit(revision):
     with pytest.raises(UserError, match=r"\AInvalid model\.revision: .* Must be the 40 hexadecimal digits of a commit"):
-        config.check(configure("model.trust_remote_code=true", f"model.revision={revision}"))
-    config.check(configure(f"model.revision={revision}"))
-    config.check(configure("model.trust_remote_code=true"))
-    config.check(configure("model.trust_remote_code=true", f"model.revision={'a1' * 20}"))
+        validation.check(configure("model.trust_remote_code=true", f"model.revision={revision}"))
+    validation.check(configure(f"model.revision={revision}"))
+    validation.check(configure("model.trust_remote_code=true"))
+    validation.check(configure("model.trust_remote_code=true", f"model.revision={'a1' * 20}"))
 
 
 def test_the_configuration_of_a_run_cannot_trust_its_model(with_code, proof, tmp_path):

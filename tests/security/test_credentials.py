@@ -7,9 +7,9 @@ from contextlib import redirect_stderr, redirect_stdout
 import pytest
 
 from tests.cli.helpers import SMALL, configure, the_run, zo_run
-from zo_runner import config, credentials
-from zo_runner.console import complain, say
+from zo_runner.config import credentials, validation
 from zo_runner.errors import UserError
+from zo_runner.jobs.console import complain, say
 
 # Made up, in the forms that real ones have.
 WANDB = "0123456789abcdef0123456789abcdef01234567"
@@ -117,7 +117,7 @@ def test_a_configuration_with_a_credential_is_refused_without_it(key, planted):
         with pytest.raises(
             UserError, match=rf"\AInvalid {key}: '\[removed\]'\. Must be without keys and tokens"
         ) as refused:
-            config.check(configure(f"{key}={value}"))
+            validation.check(configure(f"{key}={value}"))
         assert value not in str(refused.value)
 
 
@@ -147,7 +147,7 @@ def test_no_file_and_no_line_of_a_run_that_fails_holds_a_credential(mode, tmp_pa
     def fail(*_):
         raise RuntimeError(f"401 for https://me:{OTHER}@host: api_key={WANDB}, token {HUB}\x1b[2J")
 
-    monkeypatch.setattr("zo_runner.run._trainer", fail)
+    monkeypatch.setattr("zo_runner.jobs.train._trainer", fail)
     ended = zo_run(*mode, *SMALL, f"runtime.root={tmp_path / 'runs'}")
     assert ended.code == 1
     assert "401 for https://[removed]@host" in (the_run(tmp_path) / "error.txt").read_text(encoding="utf-8")

@@ -6,11 +6,11 @@ import stat
 import pytest
 
 from tests.cli.helpers import SMALL, configure, the_run, zo_run
-from zo_runner import config
+from zo_runner.config import validation
 from zo_runner.errors import UserError
-from zo_runner.locks import hold, is_held
-from zo_runner.records import RunDirectory
-from zo_runner.writing import write_atomic
+from zo_runner.records.atomic_files import write_atomic
+from zo_runner.records.locks import hold, is_held
+from zo_runner.records.run_directory import RunDirectory
 
 NAMES = [
     *("../x", "../../x", "/x", "/", "", ".", "..", "...", "a/b", "a/../b", "a\\b", "~", "~root", ".hidden", "-rf"),
@@ -42,12 +42,12 @@ def test_a_name_is_that_of_one_folder_or_refused(key, name):
     with pytest.raises(
         UserError, match=rf"\AInvalid {key}: .*\. Must be letters, digits, dots, dashes and underscores"
     ):
-        config.check(cfg)
+        validation.check(cfg)
 
 
 @pytest.mark.parametrize("name", ["a", "x" * 100, "opt_1.3b", "qwen3-8B", "_", "3"])
 def test_other_names_are_allowed(name):
-    config.check(configure(f"model.name={name}"))
+    validation.check(configure(f"model.name={name}"))
 
 
 @pytest.mark.parametrize("word", ["sweep.name=../../x", "sweep.name=/x", "scale=../x"])

@@ -8,10 +8,10 @@ import pytest
 from omegaconf import OmegaConf
 
 from tests.cli.helpers import SMALL, configure, zo_run
-from zo_runner import config
+from zo_runner.config import validation
+from zo_runner.config.schema import HOME
 from zo_runner.errors import UserError
-from zo_runner.plans import plan
-from zo_runner.schema import HOME
+from zo_runner.jobs.sweeps.plan import plan
 
 MEZO = {"_target_": "zo_runner.methods.MeZO", "_partial_": True, "lr": 0.1, "eps": 0.1}
 
@@ -32,21 +32,29 @@ TARGETS = [
     "hydra.utils.instantiate",
     "hydra._internal.instantiate._instantiate2.instantiate",
     # along the attributes of our modules, to what these import
-    *("zo_runner.cli.os.system", "zo_runner.provenance.subprocess.run", "zo_runner.writing.shutil.rmtree"),
+    *(
+        "zo_runner.cli.os.system",
+        "zo_runner.records.provenance.subprocess.run",
+        "zo_runner.records.atomic_files.shutil.rmtree",
+    ),
     *("zo_runner.methods.base.torch.load", "zo_runner.methods.torch.load", "zo_runner.tasks.files.hashlib.new"),
     "zo_runner.methods.MeZO.__init__.__globals__",
     "zo_runner.methods.__builtins__",
     # functions of our own that do something
     *(
-        "zo_runner.provenance._git",
-        "zo_runner.writing.write_atomic",
-        "zo_runner.assets.pretrain.main",
+        "zo_runner.records.provenance._git",
+        "zo_runner.records.atomic_files.write_atomic",
+        "zo_runner.tasks.pocket_grammar.main",
         "zo_runner.cli.main",
     ),
     *("zo_runner.tasks.files.read_text", "zo_runner.tasks.sources.source", "zo_runner.methods.base.require"),
     # classes of our own that are neither
-    *("zo_runner.records.RunDirectory", "zo_runner.tasks.local.Jsonl", "zo_runner.methods.base.StepReport"),
-    *("zo_runner.tasks.fields.ABC", "zo_runner.methods.base.Callable"),
+    *(
+        "zo_runner.records.run_directory.RunDirectory",
+        "zo_runner.tasks.local_files.Jsonl",
+        "zo_runner.methods.base.StepReport",
+    ),
+    *("zo_runner.tasks.family.ABC", "zo_runner.methods.base.Callable"),
     # other ways to write a path
     *("zo_runner.methods.MeZO\n", "zo_runner/methods/MeZO", "zo_runner.methods..MeZO", "zo_runner.methods.mezo:MeZO"),
     "zo_runner.tasks.classification.Classification.load",
@@ -58,7 +66,7 @@ def test_only_methods_and_tasks_are_built(target):
     with pytest.raises(
         UserError, match=r"\AInvalid _target_: .*\. Must be a class of zo_runner\.methods or zo_runner\.ta"
     ):
-        config.build({"_target_": target, "_partial_": True})
+        validation.build({"_target_": target, "_partial_": True})
 
 
 @pytest.mark.parametrize(
@@ -85,14 +93,14 @@ def test_nothing_is_built_further_down_and_no_other_instruction_counts(extra, tm
     node = json.loads(json.dumps({**MEZO, **extra}).replace("PROOF", f"touch {proof}"))
     for given in (node, OmegaConf.create(node)):
         with pytest.raises(UserError, match=r"\AInvalid _(target|args|partial|recursive|convert)_: "):
-            config.build(given)
+            validation.build(given)
     assert not proof.exists()
 
 
 def test_an_interpolation_cannot_smuggle_a_target_in():
     whole = OmegaConf.create({"path": "os", "method": {**MEZO, "_target_": "${path}.system"}})
     with pytest.raises(UserError, match=r"Invalid _target_: 'os\.system'"):
-        config.build(whole.method)
+        validation.build(whole.method)
 
 
 def test_a_refused_target_imports_nothing(tmp_path):
@@ -100,7 +108,7 @@ def test_a_refused_target_imports_nothing(tmp_path):
     with mock.patch.object(sys, "path", [str(tmp_path), *sys.path]):
         for target in ("evil_module.f", "zo_runner.methods.evil_module.f", "zo_runner.tasks.evil_module.F"):
             with pytest.raises(UserError):
-                config.build({"_target_": target})
+                validation.build({"_target_": target})
     assert not (tmp_path / "proof").exists()
 
 
@@ -111,17 +119,17 @@ def test_a_refused_target_imports_nothing(tmp_path):
     "value", ["${oc.env:HOME}", "a${oc.decode:'1'}", "${oc.create:{a:1}}", "${${rank}:x}", "${now:%Y}"]
 )
 def test_no_resolver_is_asked(key, value):
-    """`oc.env` would write the environment to config.yaml and W&B."""
+    """`oc.env` would write the environment to validation.yaml and W&B."""
     cfg = configure("task=jsonl")
     OmegaConf.update(cfg, key, value)
     with pytest.raises(UserError, match=rf"\AInvalid {key}: .* Must be without a resolver"):
-        config.check(cfg)
+        validation.check(cfg)
 
 
 def test_a_reference_to_another_key_is_allowed():
     cfg = configure("method=ar1zo")
     OmegaConf.update(cfg, "tracker.project", "study-${rank}")
-    config.check(cfg)
+    validation.check(cfg)
 
 
 HOSTILE = {
@@ -177,7 +185,7 @@ def test_a_hostile_sweep_is_one_line_and_runs_nothing(text, tmp_path):
     (tmp_path / "sweeps").mkdir()
     (tmp_path / "sweeps" / "evil.yaml").write_text(text.replace("PROOF", str(proof)), encoding="utf-8")
     (tmp_path / "conf").symlink_to(HOME / "conf")
-    with mock.patch("hydra_plugins.zo_run_arena.HOME", tmp_path):
+    with mock.patch("hydra_plugins.zo_run_sweeps.HOME", tmp_path):
         ended = zo_run("-m", "+sweeps=evil", f"runtime.root={tmp_path / 'runs'}", "tracker=none", "sweep.dry_run=true")
     assert (ended.code, ended.out) == (1, "")
     assert len(ended.err.splitlines()) == 1, ended.err

@@ -5,10 +5,10 @@ import io
 import pandas as pd
 import pytest
 
-from zo_runner import tables, text_tables
 from zo_runner.errors import UserError
+from zo_runner.reporting.tables import formats, tables
 from zo_runner.tasks.base import Template
-from zo_runner.tasks.fields import Fragment
+from zo_runner.tasks.family import Fragment
 
 
 @pytest.mark.parametrize(
@@ -59,7 +59,7 @@ HOSTILE = [
 
 @pytest.mark.parametrize("text", HOSTILE)
 def test_a_markdown_cell_stays_one_cell_of_text(text):
-    table = text_tables.markdown(pd.DataFrame({text: [text, "x"], "other": ["1", "2"]}))
+    table = formats.markdown(pd.DataFrame({text: [text, "x"], "other": ["1", "2"]}))
     lines = table.split("\n")
     assert len(lines) == 4
     for line in lines:
@@ -73,13 +73,13 @@ def test_a_markdown_cell_stays_one_cell_of_text(text):
 
 
 def test_a_number_below_a_limit_is_no_element():
-    assert "<0.001" in text_tables.markdown(pd.DataFrame({"p": ["<0.001"]}))
+    assert "<0.001" in formats.markdown(pd.DataFrame({"p": ["<0.001"]}))
 
 
 @pytest.mark.parametrize("text", HOSTILE)
 def test_a_latex_cell_has_no_command_but_those_of_an_escape(text):
     known = ("textbackslash", "textbar", "textless", "textgreater", "textasciicircum", "textasciitilde")
-    left = text_tables.escape(text)
+    left = formats.escape(text)
     for command in known:
         left = left.replace(f"\\{command}{{}}", "")
     for char in "&%$#_{}":
@@ -89,12 +89,12 @@ def test_a_latex_cell_has_no_command_but_those_of_an_escape(text):
 
 @pytest.mark.parametrize("text", ["=1+1", "@SUM(A1)", "+cmd", "-x", "\t=1", "\r=1", "=HYPERLINK(1)"])
 def test_a_spreadsheet_computes_no_text(text):
-    assert text_tables.inert(text) == f"'{text}"
+    assert formats.inert(text) == f"'{text}"
 
 
 @pytest.mark.parametrize("value", ["a", "a=1", "-1.5", "-inf", "-.5", "-", "", -1.5, 3, None, True])
 def test_other_cells_are_left(value):
-    assert text_tables.inert(value) is value
+    assert formats.inert(value) is value
 
 
 def test_the_csv_of_results_with_hostile_names_reads_back_as_text(monkeypatch):

@@ -3,7 +3,7 @@
 import pytest
 
 from tests.cli.helpers import zo_run
-from zo_runner import plain_yaml
+from zo_runner.config import yaml_files
 from zo_runner.errors import UserError
 
 LAUGHS = "a0: &a0 [1, 1, 1, 1, 1, 1, 1, 1, 1, 1]\n" + "".join(
@@ -22,7 +22,7 @@ BAD = {
     "inside itself, a list": "a: &a [*a]\n",
     "deep": "a: " + "[" * 5000 + "]" * 5000,
     "huge integer": f"a: {'9' * 5000}\n",
-    "long": "a: " + "x" * plain_yaml.MOST_BYTES,
+    "long": "a: " + "x" * yaml_files.MOST_BYTES,
     "list": "[1, 2]\n",
     "unfinished": "a: [1\n",
     "control": "a: \x07\n",
@@ -35,7 +35,7 @@ def test_what_is_not_plain_is_refused_in_one_line(text, tmp_path):
     file = tmp_path / "config.yaml"
     file.write_text(text.replace("PROOF", str(tmp_path / "proof")), encoding="utf-8")
     with pytest.raises(UserError, match=r"\AInvalid .*config\.yaml: .*\. Must be a YAML file of keys and values\.\Z"):
-        plain_yaml.read(file)
+        yaml_files.read(file)
     assert not (tmp_path / "proof").exists()
 
 
@@ -45,14 +45,14 @@ def test_what_cannot_be_read_is_refused_in_one_line(content, tmp_path):
     if content is not None:
         file.write_bytes(content)
     with pytest.raises(UserError, match=r"\AInvalid .*config\.yaml: "):
-        plain_yaml.read(file)
+        yaml_files.read(file)
 
 
 def test_an_interpolation_stays_text_and_numbers_are_as_in_a_configuration(tmp_path, monkeypatch):
     monkeypatch.setenv("PLANTED", "value")
     file = tmp_path / "config.yaml"
     file.write_text("a: ${oc.env:PLANTED}\nlr: 1e-3\nb: &b [1, null]\nc: *b\n", encoding="utf-8")
-    assert plain_yaml.read(file) == {"a": "${oc.env:PLANTED}", "lr": 1e-3, "b": [1, None], "c": [1, None]}
+    assert yaml_files.read(file) == {"a": "${oc.env:PLANTED}", "lr": 1e-3, "b": [1, None], "c": [1, None]}
 
 
 def test_a_table_leaves_out_a_run_with_a_hostile_configuration_and_says_so(tmp_path):

@@ -5,11 +5,11 @@ import hashlib
 import pytest
 
 from tests.cli.helpers import configure, write_rows
-from zo_runner.config import build
+from zo_runner.config.validation import build
 from zo_runner.errors import UserError
 from zo_runner.tasks.base import Example
 from zo_runner.tasks.files import local_files
-from zo_runner.tasks.local import documents
+from zo_runner.tasks.local_files import documents
 
 HEADER = "text,label\n"
 GOOD = f"{HEADER}It rains,0\n"

@@ -31,9 +31,9 @@ from functools import partial
 
 import torch
 
-from zo_runner.atoms import factors
-from zo_runner.directions import Closure
+from zo_runner.methods.atoms import factors
 from zo_runner.methods.base import Params, require
+from zo_runner.methods.directions import Closure
 from zo_runner.methods.first_order import FirstOrder
 
 

@@ -23,11 +23,11 @@ of gamma/r, since a literal multiplier alpha*r would make the signal grow with r
 query.
 """
 
-from zo_runner.atoms import OFFSETS, ORDERS, Offsets, Order, atom, atom_at, factors
 from zo_runner.devices import moved
-from zo_runner.directions import Direction, Drawn, Slot, Thin
+from zo_runner.methods.atoms import OFFSETS, ORDERS, Offsets, Order, atom, atom_at, factors
 from zo_runner.methods.base import Params, ZerothOrder
-from zo_runner.seeds import normal
+from zo_runner.methods.directions import Direction, Drawn, Slot, Thin
+from zo_runner.methods.random import normal
 
 
 class AR1ZO(ZerothOrder):

@@ -17,8 +17,8 @@ from typing import Any, ClassVar, Literal
 
 import torch
 
-from zo_runner.directions import Closure, Direction, Drawn, Thin, losses_along, move
-from zo_runner.seeds import normal, signs
+from zo_runner.methods.directions import Closure, Direction, Drawn, Thin, losses_along, move
+from zo_runner.methods.random import normal, signs
 
 Params = Iterable[torch.Tensor] | Iterable[dict[str, Any]]
 Key = tuple[str, ...]

@@ -16,10 +16,12 @@ from typing import Any, ClassVar
 
 import torch
 
-from zo_runner.budget import QUERIES_PER_GRADIENT
-from zo_runner.directions import Closure, finite
 from zo_runner.errors import Diverged
 from zo_runner.methods.base import Method, Params, StepReport
+from zo_runner.methods.directions import Closure, finite
+
+# The forward, and a backward, which takes the arithmetic of two forwards where every weight is trained.
+QUERIES_PER_GRADIENT = 3
 
 # The factor that a float16 loss begins with; torch.amp.GradScaler's own.
 FIRST_SCALE = 2.0**16

@@ -25,8 +25,8 @@ from typing import ClassVar, Literal
 
 import torch
 
-from zo_runner.directions import KEPT_NUMBERS, Closure, Direction, finite, losses_along, losses_at, move
 from zo_runner.methods.base import Key, Params, StepReport, ZerothOrder, require_count
+from zo_runner.methods.directions import KEPT_NUMBERS, Closure, Direction, finite, losses_along, losses_at, move
 
 
 class FZOO(ZerothOrder):

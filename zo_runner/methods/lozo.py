@@ -23,8 +23,8 @@ import math
 
 import torch
 
-from zo_runner.directions import Direction
 from zo_runner.methods.base import Factors, Key, Params, ZerothOrder, require_count
+from zo_runner.methods.directions import Direction
 
 
 class LOZO(ZerothOrder):

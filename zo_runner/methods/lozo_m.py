@@ -23,8 +23,8 @@ import math
 
 import torch
 
-from zo_runner.directions import Direction, Part, move
 from zo_runner.methods.base import Params, StepReport, require
+from zo_runner.methods.directions import Direction, Part, move
 from zo_runner.methods.lozo import LOZO
 
 

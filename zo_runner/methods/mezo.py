@@ -24,8 +24,8 @@ from typing import Literal, get_args
 
 import torch
 
-from zo_runner.directions import Direction
 from zo_runner.methods.base import Key, Params, ZerothOrder
+from zo_runner.methods.directions import Direction
 
 Distribution = Literal["gaussian", "rademacher"]
 

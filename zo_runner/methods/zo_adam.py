@@ -22,8 +22,8 @@ from typing import ClassVar, Literal
 
 import torch
 
-from zo_runner.directions import Direction, Part, move
 from zo_runner.methods.base import Params, StepReport, require
+from zo_runner.methods.directions import Direction, Part, move
 from zo_runner.methods.mezo import MeZO
 
 

@@ -16,8 +16,8 @@ Source: ZO-SGD of Ghadimi and Lan 2013, arXiv:1309.5549, with the momentum of Zh
 
 import torch
 
-from zo_runner.directions import Direction, Part, move
 from zo_runner.methods.base import Params, StepReport, require
+from zo_runner.methods.directions import Direction, Part, move
 from zo_runner.methods.mezo import MeZO
 
 

@@ -17,8 +17,8 @@ Source: Liu et al. 2019, signSGD via Zeroth-Order Oracle (ICLR), with two-sided 
 import math
 from typing import ClassVar, Literal
 
-from zo_runner.directions import Direction, Part, move
 from zo_runner.methods.base import Params, StepReport
+from zo_runner.methods.directions import Direction, Part, move
 from zo_runner.methods.mezo import MeZO
 
 

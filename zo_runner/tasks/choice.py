@@ -5,7 +5,7 @@ from typing import Any
 
 from zo_runner.errors import UserError, invalid
 from zo_runner.tasks.base import Example, Loss, Scoring, Template
-from zo_runner.tasks.fields import Family, Fragment, check_loss, filled, null_prompt, null_template_of
+from zo_runner.tasks.family import Family, Fragment, check_loss, filled, null_prompt, null_template_of
 from zo_runner.tasks.rows import Row
 from zo_runner.tasks.sources import Hub
 

@@ -127,3 +127,29 @@ def read_text(file: Path) -> str:
         return file.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"Invalid {file}: {error}. Must be a readable UTF-8 file.") from None
+
+
+def content(folder: Path) -> str:
+    """A hash of the files in a folder, hidden ones left out."""
+    return fingerprint(file for file in folder.iterdir() if file.is_file() and not file.name.startswith("."))
+
+
+def fingerprint(files: Iterable[Path]) -> str:
+    """A hash of names and contents. Of a large file it reads the size and 64 blocks spread over it.
+
+    Args:
+        files: of a checkpoint or a data set.
+    """
+    block, spots = 1 << 16, 64
+    digest = hashlib.sha256()
+    for file in sorted(files):
+        size = file.stat().st_size
+        digest.update(f"{file.name}\0{size}\0".encode())
+        with file.open("rb") as stream:
+            if size <= block * spots:
+                digest.update(stream.read())
+                continue
+            for spot in range(spots):
+                stream.seek((size - block) * spot // (spots - 1))
+                digest.update(stream.read(block))
+    return f"sha256:{digest.hexdigest()[:32]}"

@@ -5,7 +5,7 @@ from typing import Any
 
 from zo_runner.errors import UserError, invalid, one_of
 from zo_runner.tasks.base import Example, Loss, Scoring, Template
-from zo_runner.tasks.fields import Family, check_loss, filled
+from zo_runner.tasks.family import Family, check_loss, filled
 from zo_runner.tasks.rows import Row
 
 METRICS = ("f1", "exact_match", "drop_f1", "drop_exact_match")

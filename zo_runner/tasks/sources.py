@@ -4,11 +4,11 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from zo_runner.assets.grammar import TASKS, task_examples
 from zo_runner.errors import invalid, one_of
 from zo_runner.tasks import hub
 from zo_runner.tasks.files import digest, hub_files, sha256
-from zo_runner.tasks.local import Csv, Jsonl, Text
+from zo_runner.tasks.local_files import Csv, Jsonl, Text
+from zo_runner.tasks.pocket_grammar import TASKS, task_examples
 from zo_runner.tasks.rows import Row, Rows
 from zo_runner.tasks.splits import RULES, Sizes, choose, random_stream
 

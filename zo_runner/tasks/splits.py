@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from zo_runner.errors import RunWarning, UserError, invalid, one_of
+from zo_runner.seeds import fold_in
 
 RULES = ("stream", "mezo")
 
@@ -51,8 +52,6 @@ class Sizes:
 
 def random_stream(seed: int, *path: str) -> random.Random:
     """Python's generator at the start of a named stream."""
-    from zo_runner.seeds import fold_in  # here, because its module imports torch
-
     return random.Random(fold_in(seed, *path))
 
 

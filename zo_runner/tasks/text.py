@@ -3,7 +3,7 @@
 from typing import Any
 
 from zo_runner.tasks.base import Example, Scoring
-from zo_runner.tasks.fields import Family
+from zo_runner.tasks.family import Family
 from zo_runner.tasks.rows import Row
 
 

@@ -1,0 +1,1 @@
+"""Schema, validation, identity and instantiation of configurations. No torch."""

@@ -1,0 +1,1 @@
+"""Carry out what `job=` asks, from configuration to result.json."""

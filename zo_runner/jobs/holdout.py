@@ -1,0 +1,84 @@
+"""The test split: read once for each of two points of a run, its last parameters and the best on dev.
+
+It is read when training ends. With runtime.test=false it is left unread, and the same command without that word reads
+it later from the saved parameters: stage one of a sweep tunes on dev alone, and the run that it chooses is not made
+twice.
+"""
+
+from typing import Any
+
+from omegaconf import DictConfig
+
+from zo_runner.jobs.assemble import Parts, assemble
+from zo_runner.models import lora
+from zo_runner.models.evaluator import Score
+from zo_runner.records.run_directory import RunDirectory
+from zo_runner.training.budget import Budget, Ledger
+from zo_runner.training.outcome import Outcome
+
+# Where the last parameters of a fully trained model wait for a test that is read later. An adapter is kept anyway.
+LAST = "last"
+
+
+def keep(parts: Parts, directory: RunDirectory, outcome: Outcome, *, tested: bool) -> None:
+    """Save the last parameters: an adapter always, a full model where they will be needed and lie nowhere else."""
+    if parts.model is not parts.base.model:
+        directory.replace("adapter", lambda folder: lora.save(parts.model, folder))
+    elif not tested and outcome.status == "done" and not _same(outcome):
+        directory.replace(LAST, lambda folder: lora.save(parts.model, folder))
+
+
+def read_at_end(parts: Parts, directory: RunDirectory, ledger: Ledger, outcome: Outcome) -> dict[str, Score]:
+    """Test scores of the parameters as they are, unless they diverged, and of the best on dev."""
+    test: dict[str, Score] = {}
+    if outcome.status == "done":
+        test["last"] = _score(parts, ledger)
+    if outcome.best is None:
+        return test
+    if "last" in test and _same(outcome):
+        return {**test, "best": test["last"]}
+    lora.restore(parts.model, directory.path / "best")
+    return {**test, "best": _score(parts, ledger)}
+
+
+def read_later(cfg: DictConfig, directory: RunDirectory, made: dict[str, Any]) -> dict[str, Any]:
+    """The result of a finished run with its test scores, which its saved parameters give."""
+    parts = assemble(cfg)
+    ledger = Ledger(Budget(queries=0))
+    dev: dict[str, Any] = made["metrics"]["dev"]
+    test: dict[str, Any] = {}
+    folders = {"last": LAST if parts.model is parts.base.model else "adapter", "best": "best"}
+    if made["status"] != "done":
+        del folders["last"]
+    if "best" not in dev:
+        del folders["best"]
+    elif "last" in folders and dev["best"]["step"] == dev["last"]["step"]:
+        folders["last"] = "best"
+    for point, folder in folders.items():
+        if point == "best" and folders.get("last") == "best":
+            test[point] = test["last"]
+            continue
+        lora.restore(parts.model, directory.path / folder)
+        test[point] = _score(parts, ledger).as_dict()
+    seconds = {**made["seconds"], "eval": made["seconds"]["eval"] + ledger.seconds["eval"]}
+    result = {
+        **made,
+        "tested": True,
+        "metrics": {"dev": dev, "test": test},
+        "evaluated": made["evaluated"] + ledger.evaluated,
+        "seconds": seconds,
+    }
+    directory.finish(result)
+    directory.remove(LAST)
+    return result
+
+
+def _same(outcome: Outcome) -> bool:
+    return outcome.best is not None and outcome.last is not None and outcome.best.step == outcome.last.step
+
+
+def _score(parts: Parts, ledger: Ledger) -> Score:
+    with ledger.clock("eval"):
+        score = parts.evaluator.score(parts.test)
+        ledger.evaluated += len(parts.test)
+    return score

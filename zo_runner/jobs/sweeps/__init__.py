@@ -1,0 +1,1 @@
+"""Named sweeps: plan, runs, outputs."""

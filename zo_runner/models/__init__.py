@@ -1,0 +1,1 @@
+"""Load and adapt a language model; loss of a batch at any point, score of a split."""

@@ -1,0 +1,254 @@
+"""The base model, its tokenizer, and the device and dtype they live on."""
+
+import copy
+import gc
+import json
+import os
+import shutil
+import warnings
+from dataclasses import dataclass, replace
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
+
+# Without it a checkpoint in pickle format starts a background thread that asks the Hub for a converted copy and may
+# load another revision than the pinned one.
+os.environ.setdefault("DISABLE_SAFETENSORS_CONVERSION", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+import torch
+from safetensors import SafetensorError
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils import logging as transformers_logging
+
+from zo_runner.assets import ASSETS, asset_path
+from zo_runner.errors import RunWarning, UserError, invalid, is_shortage, one_of
+from zo_runner.tasks.files import content
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+MEZO_BOS = "<s>"
+
+# Integers as wide as the elements of a weight.
+_WORDS = {2: torch.int16, 4: torch.int32}
+
+# Above this many parameters a second thread pays on a CPU; below it the threads wait for each other (five times
+# slower at a million parameters on two cores).
+THREADED_FROM_PARAMETERS = 20_000_000
+
+
+@dataclass(frozen=True)
+class Base:
+    """A loaded base model in eval mode, without gradients.
+
+    Attributes:
+        model: the causal language model.
+        tokenizer: its tokenizer, padding on the right.
+        revision: commit of the checkpoint on the Hub; of a folder or an embedded model, a digest of its files.
+        first_token: what prompts begin with in place of the tokenizer's BOS; None to leave it.
+    """
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    revision: str | None
+    first_token: int | None = None
+
+    @property
+    def device(self) -> torch.device:
+        """Where inputs go."""
+        return next(self.model.get_input_embeddings().parameters()).device
+
+    @property
+    def devices(self) -> list[torch.device]:
+        """Where the model is, the device of the inputs first."""
+        return list(dict.fromkeys([self.device, *(p.device for p in self.model.parameters())]))
+
+    @property
+    def attention(self) -> str:
+        """The implementation of attention that transformers runs."""
+        return str(self.model.config._attn_implementation)
+
+    @property
+    def pad_id(self) -> int:
+        """Token id that fills short rows; any would do, since no prompt can see it."""
+        return int(self.tokenizer.pad_token_id if self.tokenizer.pad_token_id is not None else 0)
+
+    @property
+    def context(self) -> int | None:
+        """The most tokens that the model can read, None if its configuration states no limit."""
+        limit = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
+        return None if limit is None else int(limit)
+
+
+def pick_device(name: str) -> torch.device:
+    """`auto` is the first CUDA device, else Apple's, else the CPU.
+
+    Raises:
+        UserError: a device that this machine lacks.
+    """
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda", 0)
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:  # what torch raises, by kind of device
+        if is_shortage(error):
+            raise
+        raise invalid("runtime.device", name, "auto, cpu, or an accelerator of this machine such as cuda:0") from None
+    return device
+
+
+def set_threads(model: PreTrainedModel, threads: int | None) -> int:
+    """Set torch's CPU threads: `threads`, or by the size of the model, and return them."""
+    if threads is None:
+        many = model.num_parameters() >= THREADED_FROM_PARAMETERS
+        threads = (os.cpu_count() or 1) if many else 1
+    torch.set_num_threads(threads)
+    return threads
+
+
+def compile_forward(model: PreTrainedModel) -> None:
+    """Fuse the forward of the model's layers by torch.compile, in place, for batches of any size and length.
+
+    The first batches take a minute or more. Adapters may be attached afterwards; numbers change by rounding. What
+    listens at the body and at the output layer stays outside: its counts would tie the graph to one shape.
+
+    Raises:
+        UserError: a model on a CPU, and no C++ compiler.
+    """
+    compilers = (os.environ.get("CXX", "g++"), "clang++")
+    if model.device.type == "cpu" and not any(map(shutil.which, compilers)):
+        raise invalid("runtime.compile", True, "false on a CPU without a C++ compiler (g++)")
+    body = model.get_decoder()
+    body.forward = torch.compile(body.forward, dynamic=True)
+
+
+def load_base(
+    path: str,
+    *,
+    revision: str | None = None,
+    embedded: bool = False,
+    bos: str = "native",
+    trust_remote_code: bool = False,
+    device: torch.device,
+    dtype: str,
+    device_map: str | None = None,
+) -> Base:
+    """Load a checkpoint and its tokenizer.
+
+    Args:
+        path: name of an embedded model, a folder, or an id on the Hugging Face Hub.
+        revision: commit on the Hub.
+        embedded: whether `path` names a model that the package carries.
+        bos: what a prompt begins with: "native" leaves it to the tokenizer; "mezo" is the token <s>, with which MeZO's
+            published runs began the prompts of OPT (whose tokenizer begins with </s>).
+        trust_remote_code: run code that the checkpoint brings. Off unless a person says otherwise.
+        device: where to put the model.
+        dtype: of the weights; a checkpoint's own dtype is never taken silently.
+        device_map: None, or "auto" to spread the layers over all accelerators in place of `device`.
+
+    Raises:
+        UserError: nothing there, not a causal language model, or no way to reach it.
+    """
+    if embedded and path not in ASSETS:
+        raise invalid("model.path", path, one_of(ASSETS))
+    source = str(asset_path(path)) if embedded else path
+    options: dict[str, Any] = {"revision": revision or "main", "trust_remote_code": trust_remote_code}
+    code = _code_named_in(Path(source))
+    if trust_remote_code:
+        what = code or ("none" if Path(source).is_dir() else "whatever it brings")
+        warnings.warn(f"model.trust_remote_code=true runs code of {path}: {what}", RunWarning, stacklevel=2)
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(source, **options)
+        model = AutoModelForCausalLM.from_pretrained(source, dtype=DTYPES[dtype], device_map=device_map, **options)
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError, UnpicklingError) as error:
+        if is_shortage(error):
+            raise
+        if code and not trust_remote_code:
+            allowed = f"true to run the code that {path} brings ({code}), or model.path another model"
+            raise invalid("model.trust_remote_code", False, allowed) from None
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise UserError(
+            f"Invalid model.path: {path!r} ({reason}). "
+            "Must be a folder or Hub id of a causal language model that can be read."
+        ) from None
+    first = None
+    if bos == "mezo":
+        first = tokenizer.get_vocab().get(MEZO_BOS)
+        if first is None or tokenizer("a")["input_ids"][0] != tokenizer.bos_token_id:
+            raise invalid("model.bos", bos, f"native for this model: its tokenizer has no BOS, or no token {MEZO_BOS}")
+    model.requires_grad_(False)
+    model.eval()
+    if device_map is None:
+        torch.nn.Module.to(model, device)  # transformers types its own `to` wrongly
+    elif any(p.is_meta for p in model.parameters()):  # on a disk, where it cannot be perturbed
+        raise invalid("runtime.device_map", device_map, "null: the model is larger than the memory of all devices")
+    tokenizer.padding_side = "right"
+    folder = Path(source)
+    revision = content(folder) if folder.is_dir() else getattr(model.config, "_commit_hash", None)
+    return Base(model, tokenizer, revision, first)
+
+
+def _code_named_in(folder: Path) -> str:
+    """What of a checkpoint's folder the library would run, if it may: classes in place of its own, and `generate`."""
+    generate = "custom_generate/generate.py"
+    named = {generate} if (folder / generate).is_file() else set()
+    for name in ("config.json", "tokenizer_config.json"):
+        try:
+            classes = json.loads((folder / name).read_text(encoding="utf-8"))["auto_map"].values()
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+            continue  # no such file or entry; what is malformed is refused when it is loaded
+        for given in classes:
+            named |= {str(each) for each in (given if isinstance(given, list) else [given]) if each}
+    return ", ".join(sorted(named))
+
+
+@dataclass(frozen=True)
+class _Lent:
+    """The base that jobs of this process share, what it was asked for by, and the checksums of its weights."""
+
+    key: tuple[Any, ...]
+    base: Base
+    checksums: list[torch.Tensor]
+
+
+_lent: _Lent | None = None
+
+
+def lend_base(path: str, **options: Any) -> Base:
+    """As `load_base`, but jobs of one process that ask for the same base share its weights.
+
+    Each gets modules of its own around them, which it may wrap and hook as it likes. Weights that are no longer what
+    was loaded, since a job trained them or broke off while it moved them, are let go and loaded again. Only the base
+    that was asked for last is kept.
+
+    Args:
+        path: as `load_base` has it.
+        options: likewise.
+
+    Raises:
+        UserError: as `load_base` does.
+    """
+    global _lent
+    folder = Path(path)
+    key = (path, content(folder) if folder.is_dir() else None, *sorted(options.items()))
+    if _lent is None or _lent.key != key or not all(map(torch.equal, _lent.checksums, _checksums(_lent.base.model))):
+        _lent = None
+        gc.collect()  # what is let go may hang in a cycle, and two models may not fit
+        base = load_base(path, **options)
+        _lent = _Lent(key, base, _checksums(base.model))
+    model = _lent.base.model.requires_grad_(False)
+    for weight in model.parameters():
+        weight.grad = None
+    weights = {id(weight): weight for weight in model.parameters()}
+    return replace(_lent.base, model=copy.deepcopy(model, weights))  # deepcopy takes these for copied already
+
+
+def _checksums(model: PreTrainedModel) -> list[torch.Tensor]:
+    """Of each weight, the sum of every row's bit patterns, which may wrap: on any device at the speed of its memory."""
+    words = [weight.detach().view(_WORDS[weight.element_size()]) for weight in model.parameters()]
+    return [word.sum(-1, dtype=word.dtype) for word in words]

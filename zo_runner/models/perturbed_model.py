@@ -1,0 +1,136 @@
+"""The loss of one batch as methods query it: where the parameters are, or at several points in one forward."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from zo_runner.methods.directions import Direction, Drawn, Thin
+from zo_runner.models.atom_folding import Fold
+from zo_runner.models.batching import Batch, PromptBatch
+from zo_runner.models.perturbation_hooks import PointHooks
+
+if TYPE_CHECKING:
+    from zo_runner.models.evaluator import Evaluator
+
+
+# With evaluation=auto the most tokens, padding included, that a forward at several points may read. Beyond it a forward
+# is bound by arithmetic and gains nothing from more rows, which then cost memory and cache.
+CPU_TOKENS_AT_ONCE = 1024
+ACCELERATOR_TOKENS_AT_ONCE = 8192
+
+# The same with evaluation=batched, but for what a step needs.
+MOST_TOKENS_AT_ONCE = 16_384
+
+
+class Perturbed:
+    """A model at points around its parameters, which are not written to.
+
+    Args:
+        model: base model, or base with adapter.
+        evaluation: "batched", several points in a forward wherever it can be; "auto", where it pays; "sequential",
+            never.
+        fold: whether atoms that are not queried are folded into the weights; None where it pays.
+    """
+
+    def __init__(self, model: Any, evaluation: str, fold: bool | None) -> None:
+        self.hooks, self.evaluation = PointHooks(model), evaluation
+        folds = Fold.possible(model) and (Fold.worthwhile(model) if fold is None else fold)
+        self.fold = Fold(model) if folds else None
+        on_cpu = next(model.parameters()).device.type == "cpu"
+        self.tokens_at_once = CPU_TOKENS_AT_ONCE if on_cpu else ACCELERATOR_TOKENS_AT_ONCE
+
+    def reads(self, directions: Sequence[Direction], offsets: int, tokens: int) -> int:
+        """Points that one forward reads; 0 where perturbations are to be written to the parameters.
+
+        Args:
+            directions: that the points lie on.
+            offsets: on each direction.
+            tokens: that one point reads, padding included.
+        """
+        thin = thin_of(directions)
+        if thin is None or not all(map(self.hooks.covers, thin)):
+            return 0
+        if self.evaluation == "batched":
+            return max(MOST_TOKENS_AT_ONCE // tokens, offsets)
+        points = self.tokens_at_once // tokens
+        if self.evaluation == "auto" and points >= max(offsets, 2):
+            return points
+        return int(self.fold is not None and atoms_of(thin[:1]) is not None)
+
+    @contextmanager
+    def at(self, directions: Sequence[Direction], offsets: Sequence[float]) -> Iterator[None]:
+        """Within the block, forwards of rows that are repeated once per point are those at the points."""
+        thin = thin_of(directions)
+        assert thin is not None
+        if self.fold is None or atoms_of(thin) is None:
+            with self.hooks.at(thin, offsets):
+                yield
+            return
+        with self.fold.at(thin[0]), self.hooks.at([self.fold.of_free_atoms(u) for u in thin], offsets):
+            yield
+
+    def follow(self, direction: Direction) -> None:
+        """Keep step with a run whose steps are taken again without a query, so that the next ones round as they did."""
+        thin = thin_of([direction])
+        if self.fold is not None and thin is not None and atoms_of(thin) is not None:
+            self.fold.follow(thin[0])
+
+    def renew(self) -> None:
+        """Let nothing that follows depend on steps before this one, but for the parameters."""
+        if self.fold is not None:
+            self.fold.renew()
+
+
+class Query:
+    """The loss of some batches; each point is one query.
+
+    Args:
+        evaluator: turns batches into losses.
+        batches: of one step.
+    """
+
+    def __init__(self, evaluator: "Evaluator", batches: Sequence[Batch]) -> None:
+        self.evaluator, self.batches = evaluator, batches
+
+    def __call__(self) -> torch.Tensor:
+        """The loss at the parameters, 0-d float32."""
+        return self.evaluator.loss(*self.batches)
+
+    def reads(self, directions: Sequence[Direction]) -> bool:
+        """Whether points on these directions are read without writing to the parameters."""
+        return self._at_once(directions, 2) > 0
+
+    def at(self, directions: Sequence[Direction], offsets: Sequence[float]) -> torch.Tensor:
+        """The losses at theta + t u, [D F] float32, for each u of `directions` and each t of `offsets` in turn."""
+        at_once, losses = self._at_once(directions, len(offsets)), []
+        stride = at_once // len(offsets)
+        if stride:
+            forwards = [(directions[i : i + stride], offsets) for i in range(0, len(directions), stride)]
+        else:
+            forwards = [([u], [t]) for u in directions for t in offsets]
+        assert self.evaluator.perturbed is not None
+        for some, at in forwards:
+            with torch.no_grad(), self.evaluator.perturbed.at(some, at):
+                losses.append(self.evaluator.losses(self.batches, points=len(some) * len(at)))
+        return torch.cat(losses)
+
+    def _at_once(self, directions: Sequence[Direction], offsets: int) -> int:
+        perturbed = self.evaluator.perturbed
+        read = [batch.ids_RL.numel() for batch in self.batches if not isinstance(batch, PromptBatch)]
+        if perturbed is None or len(read) < len(self.batches):
+            return 0
+        return perturbed.reads(directions, offsets, sum(read))
+
+
+def thin_of(directions: Sequence[Direction]) -> list[Sequence[Thin]] | None:
+    """All of them as few numbers, or None."""
+    found = [u.thin if isinstance(u, Drawn) else None for u in directions]
+    return None if None in found else [thin for thin in found if thin is not None]
+
+
+def atoms_of(thin: Sequence[Sequence[Thin]]) -> list[int] | None:
+    """The atom that all directions perturb in each module; None where they perturb more, or different ones."""
+    first, *others = ([u.left for u in direction if isinstance(u.left, int)] for direction in thin)
+    return first if 2 * len(first) == len(thin[0]) and all(other == first for other in others) else None

@@ -1,0 +1,1 @@
+"""The run directory on disk: journal, result, locks, tracker. No torch."""

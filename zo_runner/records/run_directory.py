@@ -1,0 +1,297 @@
+"""The run directory: what is written, when, and how it is read back. No torch.
+
+    runs/<task>/<model>/<method>/s<seed>-<run_id>/
+        config.yaml  meta.json        at start
+        metrics.jsonl journal.jsonl   appended
+        checkpoint.safetensors        now and then, while the run is under way
+        best/ adapter/                on improvement / at the end
+        result.json                   last, atomically; a directory without it is unfinished
+
+JSON has no infinity: non-finite floats stand as the strings "inf", "-inf" and "nan", and come back as floats.
+"""
+
+import errno
+import hashlib
+import json
+import math
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, TextIO
+
+from zo_runner.errors import Fault, UserError, invalid
+from zo_runner.records.atomic_files import beside, delete, share, write_atomic, writing
+
+SCHEMA = 4
+_NON_FINITE = {"inf": math.inf, "-inf": -math.inf, "nan": math.nan}
+_OWN = (
+    "config.yaml",
+    "meta.json",
+    "metrics.jsonl",
+    "journal.jsonl",
+    "checkpoint.safetensors",
+    "result.json",
+    "error.txt",
+    "adapter",
+    "best",
+    "last",
+    "replay",
+    "wandb",
+)
+
+
+def encode(value: Any) -> Any:
+    """`value` with non-finite floats as strings, ready for strict JSON."""
+    if isinstance(value, dict):
+        return {key: encode(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [encode(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return "nan" if math.isnan(value) else ("inf" if value > 0 else "-inf")
+    return value
+
+
+def decode(value: Any) -> Any:
+    """The inverse of `encode`."""
+    if isinstance(value, dict):
+        return {key: decode(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [decode(item) for item in value]
+    return _NON_FINITE.get(value, value) if isinstance(value, str) else value
+
+
+def require_writable(root: Path) -> None:
+    """Make `root` if need be.
+
+    Raises:
+        UserError: it cannot be made or written to.
+    """
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=root):
+            pass
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise UserError(
+            f"Invalid runtime.root: {str(root)!r} ({reason}). Must be a folder that can be written to."
+        ) from None
+
+
+class RunDirectory:
+    """One run's folder.
+
+    Args:
+        path: the folder, `s<seed>-<run_id>`; made by `start`.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.run_id = path.name.rsplit("-", 1)[-1]
+        self._events: TextIO | None = None
+
+    def result(self) -> dict[str, Any] | None:
+        """The result of a finished run, None for an unfinished one, and for one of another version.
+
+        Raises:
+            Fault: there is one, and it is not as it was written.
+        """
+        file = self.path / "result.json"
+        result = read_result(file)
+        if result is None and file.exists() and not self._is_of_another_version:
+            raise Fault(f"{file} is cut off or was changed. Move its folder away to make the run again.")
+        return result
+
+    @property
+    def may_be_under_way(self) -> bool:
+        """Whether there is a folder, and not one of another version."""
+        return self.path.is_dir() and not self._is_of_another_version
+
+    def start(self, config_yaml: str, meta: dict[str, Any]) -> None:
+        """Begin afresh: remove what an unfinished run left, write config.yaml and meta.json.
+
+        Raises:
+            UserError: the folder, or one on the way to it, is a link to somewhere else.
+        """
+        self._require_no_links()
+        with writing(self.path):
+            self.path.mkdir(parents=True, exist_ok=True)
+            self._tidy(*_OWN)
+        self.describe(config_yaml, meta)
+
+    def go_on(self, events: int) -> int:
+        """Take up a run that was cut off.
+
+        Args:
+            events: lines that metrics.jsonl had when the checkpoint was made.
+
+        Returns:
+            How many it has beyond them, torn ones left out.
+
+        Raises:
+            Fault: it has fewer.
+            UserError: it, or a file in it, is a link to somewhere else.
+        """
+        self._require_no_links()
+        if links := [file.name for file in self.path.iterdir() if file.is_symlink()]:
+            raise invalid(
+                "run directory", str(self.path), f"without links such as {links[0]}, since a run goes on in it"
+            )
+        file = self.path / "metrics.jsonl"
+        if not file.is_file():  # a pipe would be waited for
+            raise Fault(f"Cannot read {file}: no file.")
+        with writing(self.path):
+            self._tidy("result.json", "error.txt")
+        with writing(file):
+            whole = file.read_bytes().rpartition(b"\n")
+            os.truncate(file, len(whole[0]) + len(whole[1]))
+        found = (whole[0] + whole[1]).count(b"\n")
+        if found < events:
+            raise Fault(f"{file} has {found} lines, and had {events} when the checkpoint beside it was made.")
+        return found - events
+
+    def describe(self, config_yaml: str, meta: dict[str, Any]) -> None:
+        """Write config.yaml and meta.json."""
+        write_atomic(self.path / "config.yaml", config_yaml)
+        write_atomic(self.path / "meta.json", json.dumps(encode(meta), indent=2) + "\n")
+
+    def log(self, event: dict[str, Any]) -> None:
+        """Add one line to metrics.jsonl, on its way to disk when this returns."""
+        with writing(self.path / "metrics.jsonl"):
+            if self._events is None:
+                self._events = (self.path / "metrics.jsonl").open("a", encoding="utf-8")
+            self._events.write(json.dumps(encode(event), allow_nan=False) + "\n")
+            self._events.flush()
+
+    def replace(self, name: str, write: Any) -> None:
+        """Let `write(folder)` fill a new folder and put it in the place of `name`, which may lie in a folder."""
+        target = self.path / name
+        with writing(target):
+            if target.parent != self.path and target.parent.is_symlink():
+                target.parent.unlink()
+            if target.parent != self.path:  # a run's folder that has vanished is not made again
+                target.parent.mkdir(exist_ok=True)
+            new = beside(self.path / Path(name).parts[0])
+            new.mkdir()
+            try:
+                write(new)
+                for file in new.iterdir():
+                    share(file, new.stat().st_mode)
+                delete(target)
+                os.replace(new, target)
+            except BaseException:
+                shutil.rmtree(new, ignore_errors=True)
+                raise
+
+    def remove(self, name: str) -> None:
+        """Remove a file or folder of the run, if it is there."""
+        with writing(self.path / name):
+            delete(self.path / name)
+
+    def tidy_up(self, result: dict[str, Any]) -> None:
+        """Remove what a finished run needs no more, where a process that was killed as it ended has left it."""
+        for name in ("checkpoint.safetensors", *(["last"] if result.get("tested") else [])):
+            if (self.path / name).exists():
+                with suppress(Fault):  # a result can be read where nothing can be written
+                    self.remove(name)
+
+    def finish(self, result: dict[str, Any]) -> None:
+        """Close the logs and write result.json."""
+        self.close()
+        plain = json.loads(json.dumps(encode(result), allow_nan=False))
+        text = json.dumps({**plain, "checksum": _checksum(plain)}, indent=2)
+        write_atomic(self.path / "result.json", text + "\n")
+
+    def close(self) -> None:
+        """Close the logs."""
+        if self._events is not None:
+            self._events.close()
+            self._events = None
+
+    def _require_no_links(self) -> None:
+        """Refuse a folder that a link below the root puts somewhere else: what is removed there is not the run's."""
+        root = self.path.parents[3]
+        if self.path.resolve() != root.resolve() / self.path.relative_to(root):
+            raise invalid("run directory", str(self.path), f"no link below {str(root)!r}, since a run removes files")
+
+    @property
+    def _is_of_another_version(self) -> bool:
+        plain = _read_json(self.path / "result.json")
+        return plain is not None and plain.get("schema") != SCHEMA
+
+    def _tidy(self, *names: str) -> None:
+        """Remove what has these names, and what was being written when a process was killed."""
+        # safetensors, too, writes to a file of its own first.
+        leftovers = (*(f".{name}." for name in _OWN), ".tmp")
+        for target in list(self.path.iterdir()):
+            if target.name in names or target.name.startswith(leftovers):
+                delete(target)
+
+
+def read_result(file: Path) -> dict[str, Any] | None:
+    """A result.json, None if it is missing, not as it was written, or of another version."""
+    plain = _read_json(file)
+    if plain is None or plain.get("schema") != SCHEMA or plain.pop("checksum", None) != _checksum(plain):
+        return None
+    result: dict[str, Any] = decode(plain)
+    return result
+
+
+def _read_json(file: Path) -> dict[str, Any] | None:
+    """An object, None where there is none or another kind of value."""
+    try:
+        value = json.loads(_text(file))
+    except (OSError, ValueError, RecursionError):
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def _checksum(plain: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def is_complete(result: dict[str, Any], *, tested: bool) -> bool:
+    """Whether nothing is left to do; with `tested`, test must have been read, if the job reads it."""
+    return result["status"] in ("done", "diverged") and (not tested or bool(result.get("tested", True)))
+
+
+def read_lines(file: Path) -> Iterator[dict[str, Any]]:
+    """The rows of a file of JSON lines.
+
+    Raises:
+        OSError: there is no such file.
+        UserError: a line that is no row, by its number.
+    """
+    try:
+        text = _text(file)
+    except UnicodeDecodeError as error:
+        raise UserError(f"Invalid {file}: {error}. Must be one JSON object per line.") from None
+    for number, line in enumerate(text.removesuffix("\n").split("\n") if text else [], 1):
+        try:
+            row = decode(json.loads(line))
+        except (ValueError, RecursionError):
+            row = None
+        if not isinstance(row, dict):
+            raise UserError(f"Invalid {file}:{number}: {line[:80]!r}. Must be one JSON object.")
+        yield row
+
+
+def read_meta(run: Path) -> dict[str, Any]:
+    """The meta.json of a run; empty where it is missing or broken, since no number depends on it."""
+    meta: dict[str, Any] = decode(_read_json(run / "meta.json") or {})
+    return meta
+
+
+def _text(file: Path) -> str:
+    """What stands in a file. A pipe or a device, which might be read for ever, is no file."""
+    if not file.is_file():
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(file))
+    return file.read_text(encoding="utf-8")
+
+
+def find_runs(root: Path) -> Iterator[Path]:
+    """Folders below `root` that hold a result.json, in a fixed order."""
+    for file in sorted(root.glob("*/*/*/*/result.json")):
+        yield file.parent

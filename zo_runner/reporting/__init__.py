@@ -1,0 +1,1 @@
+"""Results to tables, figures and a page. No torch."""

@@ -1,0 +1,1 @@
+"""Line charts of sweeps and probes."""

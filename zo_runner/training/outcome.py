@@ -1,0 +1,123 @@
+"""What a run says of itself: one step, a dev score, and what it all led to."""
+
+import math
+import statistics
+from collections import deque
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from zo_runner.methods.base import StepReport
+from zo_runner.models.evaluator import Score
+from zo_runner.training.meters import Coverage
+
+# Steps that the median duration is taken of: a run of days keeps no list of them all.
+TIMED_STEPS = 1000
+
+
+@dataclass(frozen=True)
+class Taken:
+    """A step that was taken, and what was measured besides.
+
+    Attributes:
+        report: of the method.
+        seconds: that it took, without what was measured besides.
+        middle: the loss at the parameters before it, where a rate that follows the curvature asked for it.
+        turned: mean loss at both ends of the direction that is half turned, where it asked for that.
+        sigma2: variance of the loss's evaluation noise, where it was estimated before the step.
+    """
+
+    report: StepReport
+    seconds: float
+    middle: float | None = None
+    turned: float | None = None
+    sigma2: float | None = None
+
+    def as_row(self) -> dict[str, Any]:
+        """As the journal has it; what was not measured is left out."""
+        measured = {**vars(self.report), "middle": self.middle, "turned": self.turned, "sigma2": self.sigma2}
+        return {key: value for key, value in measured.items() if value is not None}
+
+    @classmethod
+    def of_row(cls, row: dict[str, Any], since: float = 0.0) -> "Taken":
+        """The same from a line of the journal.
+
+        Args:
+            row: the line.
+            since: seconds of training that the ledger had before.
+        """
+        step, loss, slopes, lr = row["step"], row["loss"], tuple(row["slopes"]), row["lr"]
+        report = StepReport(step, loss, slopes, lr, row.get("atom"), row.get("curvature"))
+        seconds = row["spent"]["seconds"]["train"] - since
+        return cls(report, seconds, row.get("middle"), row.get("turned"), row.get("sigma2"))
+
+
+@dataclass(frozen=True)
+class DevScore:
+    """A score on dev and where it was reached."""
+
+    step: int
+    queries: int
+    score: Score
+
+    def as_dict(self) -> dict[str, Any]:
+        """As result.json has it."""
+        return {"step": self.step, "queries": self.queries, **self.score.as_dict()}
+
+    @classmethod
+    def of(cls, known: dict[str, Any] | None) -> "DevScore | None":
+        """The inverse of `as_dict`."""
+        if known is None:
+            return None
+        metrics = {key: value for key, value in known.items() if key not in ("step", "queries", "loss")}
+        return cls(known["step"], known["queries"], Score(known["loss"], metrics))
+
+
+@dataclass
+class Outcome:
+    """What training led to.
+
+    Attributes:
+        zero_shot: before the first step.
+        best: best dev score after at least one step (the task's first metric, then loss); None if none was reached.
+        last: dev score of the last evaluation.
+        status: "done" or "diverged".
+        error: why it diverged.
+        signal: last readings of the signal meter.
+        coverage: of the atoms, None for methods that query all at once.
+        train_loss: mean over the last logging interval.
+        step_seconds: wall clock of the latest steps.
+    """
+
+    zero_shot: DevScore | None = None
+    best: DevScore | None = None
+    last: DevScore | None = None
+    status: Literal["done", "diverged"] = "done"
+    error: str | None = None
+    signal: dict[str, float] = field(default_factory=dict)
+    coverage: Coverage | None = None
+    train_loss: float = math.nan
+    step_seconds: deque[float] = field(default_factory=lambda: deque(maxlen=TIMED_STEPS))
+
+    @property
+    def step_median(self) -> float:
+        """Median seconds per step, NaN without a step."""
+        return statistics.median(self.step_seconds) if self.step_seconds else math.nan
+
+    def state(self) -> dict[str, Any]:
+        """What `load` takes, as JSON holds it; status and error belong to the end of a run, coverage to its meters."""
+        return {
+            **{name: point and point.as_dict() for name, point in self.dev().items()},
+            "signal": self.signal,
+            "train_loss": self.train_loss,
+            "step_seconds": list(self.step_seconds),
+        }
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Go on from where `state` was taken."""
+        self.zero_shot, self.best, self.last = (DevScore.of(state[name]) for name in self.dev())
+        self.signal, self.train_loss = state["signal"], state["train_loss"]
+        self.step_seconds.extend(state["step_seconds"])
+
+    def dev(self) -> dict[str, DevScore | None]:
+        """The scores by name."""
+        return {"zero_shot": self.zero_shot, "best": self.best, "last": self.last}

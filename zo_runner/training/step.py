@@ -1,0 +1,174 @@
+"""Steps of one method on one task, each with what is measured before it; taken for the first time or once more."""
+
+import statistics
+import time
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+
+from zo_runner.methods.base import Method, ZerothOrder
+from zo_runner.methods.directions import Closure, finite, losses_along
+from zo_runner.models.batching import Batch
+from zo_runner.models.encoding import Encoded
+from zo_runner.models.evaluator import Evaluator
+from zo_runner.snr import loss_noise_variance
+from zo_runner.training.budget import Ledger
+from zo_runner.training.learning_rate import FollowingRate
+from zo_runner.training.memory import StepMemory
+from zo_runner.training.noise import Noise
+from zo_runner.training.outcome import Taken
+from zo_runner.training.sampler import BatchOrder
+
+
+@dataclass(frozen=True)
+class Coming:
+    """A step that the budget affords and that has not begun.
+
+    Attributes:
+        examples: of its batch.
+        batches: the same as tensors.
+        tokens: non-padding tokens that one query reads.
+        seconds: what it took to build them.
+    """
+
+    examples: Sequence[Encoded]
+    batches: Sequence[Batch]
+    tokens: int
+    seconds: float
+
+
+@dataclass(kw_only=True)
+class Stepper:
+    """Takes steps while the budget pays for them.
+
+    Args:
+        method: the optimiser; its parameters belong to the evaluator's model.
+        evaluator: turns examples into losses.
+        train: training examples.
+        order: which training examples each step sees.
+        ledger: budget and counters.
+        noise: how evaluation noise arises and is measured.
+        rate: chooses the learning rate of every step; None for the method's own.
+        memory: measures what a step takes, the second or a later one, and before it a forward of its batch, whose loss
+            nobody sees.
+    """
+
+    method: Method
+    evaluator: Evaluator
+    train: Sequence[Encoded]
+    order: BatchOrder
+    ledger: Ledger
+    noise: Noise
+    rate: FollowingRate | None = None
+    memory: StepMemory | None = None
+
+    def next_step(self) -> Coming | None:
+        """The next step, or None if the budget cannot pay it: then nothing of it is booked."""
+        queries = self.method.queries_per_step
+        if self._reads_curvature and isinstance(self.method, ZerothOrder):
+            queries += self.method.queries_per_reading
+        if not self.ledger.affords(queries, tokens=0):
+            return None
+        start = time.perf_counter()
+        examples = [self.train[i] for i in self.order[self.method.steps]]
+        batches = self.evaluator.batches(examples)
+        tokens = sum(batch.tokens for batch in batches)
+        if not self.ledger.affords(queries, tokens=queries * tokens):
+            return None
+        return Coming(examples, batches, tokens, time.perf_counter() - start)
+
+    def take(self, coming: Coming) -> Taken:
+        """Take a step.
+
+        Raises:
+            Diverged: a loss is not finite.
+            RuntimeError: the method made other queries than it declares.
+        """
+        sigma2, step = None, self.method.steps
+        if isinstance(self.method, ZerothOrder) and self.noise.due(step):
+            where = (self.evaluator, self.ledger, coming.examples, step)
+            sigma2 = loss_noise_variance(self.noise.re_evaluations(*where, "measure", step))
+        with self._watched(coming):
+            middle, turned = self._around(coming)
+            before, seconds = self.ledger.charged, self.ledger.seconds["train"]
+            self.ledger.book("train", coming.seconds)
+            with self.ledger.clock("train"):
+                if self.rate is not None:
+                    self._set_rate(self.rate.lr)
+                self.method.step(self._closure(coming, "train"))
+        spent = self.ledger.charged - before
+        if spent != self.method.queries_per_step or self.method.report is None:
+            declared = self.method.queries_per_step
+            raise RuntimeError(f"{type(self.method).__name__} made {spent} queries in a step and declares {declared}.")
+        return self._taken(Taken(self.method.report, self.ledger.seconds["train"] - seconds, middle, turned, sigma2))
+
+    def take_again(self, row: dict[str, Any]) -> Taken:
+        """Take a step from the journal, without a query.
+
+        Args:
+            row: its line.
+        """
+        assert isinstance(self.method, ZerothOrder)
+        taken = Taken.of_row(row, since=self.ledger.seconds["train"])
+        if self.evaluator.perturbed is not None:
+            self.evaluator.perturbed.follow(self.method.direction(taken.report.step))
+        self._set_rate(taken.report.lr)
+        with self._counting_state():
+            self.method.replay(taken.report)
+        self.ledger.load(row["spent"])
+        return self._taken(taken)
+
+    def _counting_state(self) -> AbstractContextManager[None]:
+        """What the block makes counts as state that a later step finds."""
+        return nullcontext() if self.memory is None else self.memory.of_state()
+
+    def _taken(self, taken: Taken) -> Taken:
+        if self.rate is not None and taken.middle is not None:
+            ends = [loss for loss in (taken.report.loss, taken.turned) if loss is not None]
+            self.rate.read(taken.middle, statistics.fmean(ends))
+        return taken
+
+    def _set_rate(self, lr: float) -> None:
+        for group in self.method.param_groups:
+            group["lr"] = lr
+
+    def _watched(self, coming: Coming) -> AbstractContextManager[None]:
+        """Measures the memory of this step; of the first one too, since what it makes may stay."""
+        if self.memory is None or self.memory.inference is not None:
+            return nullcontext()
+        if self.method.steps > 0:
+            with self.ledger.clock("eval"), torch.no_grad(), self.memory.of_inference():
+                self.evaluator.loss(*coming.batches)
+        return self.memory.of_step()
+
+    @property
+    def _reads_curvature(self) -> bool:
+        return self.rate is not None and self.rate.due(self.method.steps)
+
+    def _around(self, coming: Coming) -> tuple[float | None, float | None]:
+        """`middle` and `turned` of `Taken`, on the coming batch, where this step reads the curvature."""
+        if not self._reads_curvature:
+            return None, None
+        assert isinstance(self.method, ZerothOrder)
+        with self.ledger.clock("calibration"), torch.no_grad():
+            closure = self._closure(coming, "calibration")
+            if not self.method.has_halves:
+                return finite(closure()), None
+            turned, eps = self.method.half_turned(self.method.steps), self.method.eps
+            plus, middle, minus = losses_along(closure, turned, (eps, 0.0, -eps))
+            return middle, (plus + minus) / 2
+
+    def _closure(self, coming: Coming, purpose: Literal["train", "calibration"]) -> Closure:
+        loss: Closure = self.evaluator.query(*coming.batches)
+        if not self.method.needs_grad:  # noise is added to what is queried; a gradient would not feel it
+            loss = self.noise.observed(loss, purpose, self.method.steps)
+        return self.ledger.meter(
+            loss,
+            purpose=purpose,
+            examples=len(coming.examples),
+            tokens=coming.tokens,
+            needs_grad=self.method.needs_grad,
+        )

@@ -1,0 +1,213 @@
+"""The training loop. It knows methods, losses and the ledger; nothing of Hydra, PEFT or files."""
+
+import math
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from zo_runner.errors import Diverged
+from zo_runner.methods.base import Method
+from zo_runner.models.encoding import Encoded
+from zo_runner.training.checkpoint import Past
+from zo_runner.training.divergence import Guard
+from zo_runner.training.interrupts import uninterrupted
+from zo_runner.training.meters import Meters
+from zo_runner.training.outcome import DevScore, Outcome, Taken
+from zo_runner.training.step import Stepper
+
+
+class Observer(Protocol):
+    """Who watches a run: files, tracker, progress bar."""
+
+    def stepped(self, taken: Taken, readings: dict[str, float]) -> None:
+        """After every step."""
+
+    def logged(self, event: dict[str, Any]) -> None:
+        """One event of metrics.jsonl."""
+
+    def improved(self) -> None:
+        """The parameters are the best on dev so far."""
+
+    def reached(self, method: Method, state: dict[str, Any]) -> None:
+        """The run can go on from here, and is to."""
+
+
+@dataclass(kw_only=True)
+class Trainer(Stepper):
+    """One run of one method on one task.
+
+    Args:
+        ...: those of `Stepper`.
+        dev: selection examples.
+        eval_every: queries between dev evaluations.
+        log_every: steps between train events.
+        observer: who is told.
+        checkpoint_every: queries between checkpoints, beside those after dev evaluations; None for no others.
+        guard: stops a run that is past saving; by default only where a parameter is no number any more.
+        outcome: what it has led to, filled in as it goes.
+    """
+
+    dev: Sequence[Encoded]
+    eval_every: int
+    log_every: int
+    observer: Observer
+    checkpoint_every: int | None = None
+    guard: Guard = field(default_factory=Guard)
+    outcome: Outcome = field(default_factory=Outcome)
+
+    def __post_init__(self) -> None:
+        self._meters = Meters(self.method)
+        self.outcome.coverage = self._meters.coverage
+        self._losses: list[float] = []  # since the last train event
+        self._next_eval = self._next_checkpoint = 0.0  # in queries
+        self._under_way = False
+
+    def run(self, past: Past | None = None) -> Outcome:
+        """Train until the budget cannot pay another step, or the guard or a loss that is no number ends the run.
+
+        Args:
+            past: what to go on from; None to begin.
+        """
+        try:
+            self._begin() if past is None else self._go_on(past)
+            self._under_way = True
+            self._loop()
+        except Diverged as error:
+            self.outcome.status = "diverged"
+            self.outcome.error = f"{error} at step {self.method.steps} (query {self.ledger.charged})"
+        except KeyboardInterrupt:
+            # Not where atoms are folded: the folded weights round by the steps since the last checkpoint, and a new one
+            # would change the last digits of what follows. The journal brings the run back there just as well.
+            if self._under_way and not (self.evaluator.perturbed and self.evaluator.perturbed.fold):
+                self._save()
+            raise
+        return self.outcome
+
+    def state(self) -> dict[str, Any]:
+        """Everything that the coming steps depend on beside the method's own, as JSON holds it."""
+        return {
+            "ledger": self.ledger.state(),
+            "outcome": self.outcome.state(),
+            "meters": self._meters.state(),
+            "rate": self.rate and self.rate.state(),
+            "memory": self.memory and self.memory.state(),
+            "guard": self.guard.state(),
+            "losses": self._losses,
+            "next_eval": self._next_eval,
+        }
+
+    def _load(self, state: dict[str, Any]) -> None:
+        self.ledger.load(state["ledger"])
+        self.outcome.load(state["outcome"])
+        self._meters.load(state["meters"])
+        self.outcome.coverage = self._meters.coverage
+        self.guard.load(state["guard"])
+        if self.rate is not None:
+            self.rate.load(state["rate"])
+        if self.memory is not None:
+            self.memory.load(state["memory"])
+        self._losses, self._next_eval = list(state["losses"]), state["next_eval"]
+        self._next_checkpoint = self._multiple_after(self.checkpoint_every)
+
+    def _begin(self) -> None:
+        self._evaluate()
+        self._keep()
+
+    def _go_on(self, past: Past) -> None:
+        with self._counting_state():
+            past.restore(self.method)
+        self._load(past.state["trainer"])
+        self._evaluate_if_due()
+        for i, row in enumerate(past.rows, start=1):
+            latest = i == len(past.rows)
+            with uninterrupted():
+                taken = self.take_again(row)
+                self._count(taken)
+                self.guard.after(taken.report)
+                self._log(taken, last=latest and self.next_step() is None)
+            if self._evaluate_if_due() or (latest and self._checkpoint_is_due):
+                self._keep()
+
+    def _loop(self) -> None:
+        coming = self.next_step()
+        while coming is not None:
+            with uninterrupted():
+                taken = self.take(coming)
+                self._count(taken)
+                self.observer.stepped(taken, self.outcome.signal)
+                self.guard.after(taken.report)
+                coming = self.next_step()
+                self._log(taken, last=coming is None)
+            if self._evaluate_if_due() or self._checkpoint_is_due:
+                self._keep()
+        if self.outcome.last is None or self.outcome.last.step != self.method.steps:
+            self._evaluate()
+            self._keep()
+
+    def _count(self, taken: Taken) -> None:
+        self.outcome.step_seconds.append(taken.seconds)
+        self._losses.append(taken.report.loss)
+        self._meters.add(taken.report, taken.sigma2, self.ledger.charged)
+        self.outcome.signal = self._meters.read()
+
+    def _log(self, taken: Taken, *, last: bool) -> None:
+        report = taken.report
+        if report.step % self.log_every and not last:
+            return
+        self.outcome.train_loss = statistics.fmean(self._losses)
+        self._losses.clear()
+        atom = {} if report.atom is None else {"zo/atom": report.atom}
+        slope = {"zo/slope": report.slopes[-1]} if report.slopes else {}
+        event = {**self._position(), "lr": report.lr, "train/loss": self.outcome.train_loss}
+        self.observer.logged({**event, **slope, **self.outcome.signal, **atom})
+
+    def _evaluate_if_due(self) -> bool:
+        due = self.ledger.charged >= self._next_eval
+        if due:
+            self._evaluate()
+        return due
+
+    def _evaluate(self) -> None:
+        """Score dev where the run is. It may be interrupted before the score is known, and then was not begun."""
+        self.guard.parameters(self.method)
+        with self.ledger.clock("eval"):
+            score = self.evaluator.score(self.dev)
+        with uninterrupted():
+            self.ledger.evaluated += len(self.dev)
+            if not math.isfinite(score.loss):
+                raise Diverged(f"the dev loss is {score.loss}")
+            found, outcome = DevScore(self.method.steps, self.ledger.charged, score), self.outcome
+            dev = {f"dev/{name}": v for name, v in score.as_dict().items()}
+            self.observer.logged(
+                {**self._position(), **dev, **(self._meters.read_atoms() if outcome.zero_shot else {})}
+            )
+            if outcome.zero_shot is None:
+                outcome.zero_shot = found
+            elif outcome.best is None or score.order > outcome.best.score.order:
+                self.observer.improved()
+                outcome.best = found
+            outcome.last = found
+            self._next_eval = self._multiple_after(self.eval_every)
+
+    @property
+    def _checkpoint_is_due(self) -> bool:
+        return self.ledger.charged >= self._next_checkpoint
+
+    def _keep(self) -> None:
+        self.guard.parameters(self.method)
+        self._save()
+
+    def _save(self) -> None:
+        if self.evaluator.perturbed is not None:
+            self.evaluator.perturbed.renew()
+        self._next_checkpoint = self._multiple_after(self.checkpoint_every)
+        self.observer.reached(self.method, self.state())
+
+    def _multiple_after(self, every: int | None) -> float:
+        """Of so many queries, the first multiple that is still to be reached."""
+        return math.inf if every is None else (self.ledger.charged // every + 1) * every
+
+    def _position(self) -> dict[str, Any]:
+        seconds = sum(self.ledger.seconds.values())
+        return {"step": self.method.steps, "queries": self.ledger.charged, "seconds": round(seconds, 3)}
