@@ -15,9 +15,10 @@ from zo_runner.methods.directions import losses_at
 from zo_runner.methods.random import normal
 from zo_runner.models.evaluator import Evaluator
 from zo_runner.models.lora import lora_groups
-from zo_runner.models.perturbed_model import Perturbed
+from zo_runner.models.perturbed_model import PerturbedModel
+from zo_runner.training.objective import Objective
 
-# Arguments of `Perturbed`; None: every perturbation is written to the parameters.
+# Arguments of `PerturbedModel`; None: every perturbation is written to the parameters.
 PATHS: dict[str, tuple[str, bool] | None] = {
     "written": None,
     "batched": ("batched", False),
@@ -77,9 +78,9 @@ def _slopes(
     directions: int,
 ) -> list[float]:
     base = setting.base
-    perturbed = None if path is None else Perturbed(model, *path)
+    perturbed = None if path is None else PerturbedModel(model, *path)
     evaluator = Evaluator(model, SCORING, pad_id=base.pad_id, context=base.context, perturbed=perturbed)
-    query, method = evaluator.query(*evaluator.batches(examples)), AR1ZO(groups, lr=0.0, eps=EPS)
+    query, method = Objective(evaluator, evaluator.batches(examples)), AR1ZO(groups, lr=0.0, eps=EPS)
     pairs = (losses_at(query, [method.direction(step)], (EPS, -EPS))[0] for step in range(directions))
     return [(plus - minus) / (2 * EPS) for plus, minus in pairs]
 

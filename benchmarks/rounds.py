@@ -13,14 +13,14 @@ from typing import NamedTuple
 TOLERANCE = 1e-4
 
 
-class Taken(NamedTuple):
+class StepRecord(NamedTuple):
     """What some steps came to: seconds per step, and the losses that they saw, in nats."""
 
     seconds: float
     losses: list[float]
 
 
-Variant = Callable[[range], Taken]
+Variant = Callable[[range], StepRecord]
 
 
 def in_turn(

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from peft import PeftModel
 
-from benchmarks.rounds import Taken, Variant
+from benchmarks.rounds import StepRecord, Variant
 from benchmarks.settings import SCORING, Setting, Work
 from zo_runner.methods import AR1ZO, MeZO
 from zo_runner.methods.base import ZerothOrder
@@ -20,10 +20,11 @@ from zo_runner.methods.directions import losses_at
 from zo_runner.models.evaluator import Evaluator
 from zo_runner.models.flops import FlopMeter
 from zo_runner.models.lora import dense_groups
-from zo_runner.models.perturbed_model import Perturbed
+from zo_runner.models.perturbed_model import PerturbedModel
 from zo_runner.training.budget import Budget, Ledger
 from zo_runner.training.memory import StepMemory
 from zo_runner.training.noise import Noise
+from zo_runner.training.objective import Objective
 from zo_runner.training.step import Stepper
 
 # So small that a loss at theta +- eps u is that at theta to rounding, and no step leaves the initialisation: then all
@@ -62,14 +63,14 @@ class Ours:
             noise=Noise(repeats=0),
         )
 
-    def __call__(self, steps: range, memory: StepMemory | None = None) -> Taken:
+    def __call__(self, steps: range, memory: StepMemory | None = None) -> StepRecord:
         """Take some steps, which follow those that were taken before."""
         self.stepper.memory, taken = memory, []
         for _ in steps:
             coming = self.stepper.next_step()
             assert coming is not None
-            taken.append(self.stepper.take(coming))
-        return Taken(statistics.fmean(step.seconds for step in taken), [step.report.loss for step in taken])
+            taken.append(self.stepper.step(coming))
+        return StepRecord(statistics.fmean(step.seconds for step in taken), [step.report.loss for step in taken])
 
 
 def probe(work: Work, evaluation: str, *, rank: int, directions: int) -> Variant:
@@ -78,14 +79,14 @@ def probe(work: Work, evaluation: str, *, rank: int, directions: int) -> Variant
     evaluator = evaluator_of(work.setting, model, evaluation)
 
     @torch.no_grad()
-    def take(steps: range) -> Taken:
+    def take(steps: range) -> StepRecord:
         batches, losses = work.batches(steps), []
         start = time.perf_counter()
         for step, batch in zip(steps, batches, strict=True):
-            query = evaluator.query(*evaluator.batches(batch))
+            query = Objective(evaluator, evaluator.batches(batch))
             along = [method.direction(step * directions + k) for k in range(directions)]
             losses.append(statistics.fmean(itertools.chain(*losses_at(query, along, (EPS, -EPS)))))
-        return Taken((time.perf_counter() - start) / len(steps), losses)
+        return StepRecord((time.perf_counter() - start) / len(steps), losses)
 
     return take
 
@@ -108,11 +109,11 @@ def trained(setting: Setting, method: str, rank: int) -> tuple[Any, ZerothOrder]
 def evaluator_of(setting: Setting, model: Any, evaluation: str) -> Evaluator:
     """What turns the setting's examples into losses."""
     base = setting.base
-    perturbed = Perturbed(model, evaluation, None)
+    perturbed = PerturbedModel(model, evaluation, None)
     return Evaluator(model, SCORING, pad_id=base.pad_id, context=base.context, perturbed=perturbed)
 
 
 def _own_weights(model: torch.nn.Module) -> None:
-    """Part the weights from the setting's, for a method that changes them."""
+    """DirectionPart the weights from the setting's, for a method that changes them."""
     for parameter in model.parameters():
         parameter.data = parameter.data.clone()

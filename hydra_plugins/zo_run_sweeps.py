@@ -68,14 +68,14 @@ class ArenaSweeper(BasicSweeper):
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """As Hydra does, with a job that tells the sweep what became of it."""
         if config.sweep.name is not None:
-            from zo_runner.jobs.sweeps.runs import run_job as task_function
+            from zo_runner.jobs.sweeps.sweep import run_job as task_function
         super().setup(hydra_context=hydra_context, task_function=task_function, config=config)
 
     def sweep(self, arguments: list[str]) -> Any:
         """Run the named sweep, or without one every combination of the lists on the command line."""
         if self.config is None or self.config.sweep.name is None:
             return super().sweep(arguments)
-        from zo_runner.jobs.sweeps.runs import sweep
+        from zo_runner.jobs.sweeps.sweep import sweep
 
         return sweep(self, arguments)
 

@@ -8,7 +8,7 @@ import torch
 
 from tests.conformance.cases import METHODS, Problem, groups_of, method_of
 from zo_runner.methods import directions
-from zo_runner.methods.directions import Drawn, finite
+from zo_runner.methods.directions import LazyDirection, finite
 
 PATHS = ("written", "thin")
 
@@ -49,7 +49,7 @@ def path(request, monkeypatch):
     """Under "thin" the loss is read where `thin` says that the perturbed point is, and not at the parts."""
 
     def read_where_thin_says(closure, direction, offsets):
-        assert isinstance(direction, Drawn)
+        assert isinstance(direction, LazyDirection)
         shares = [(u.param, u.param.clone(), dense(u)) for u in direction.thin]
         losses = []
         try:

@@ -9,6 +9,7 @@ from tests.conformance.cases import method_of
 from zo_runner.methods.directions import losses_at
 from zo_runner.training.budget import CHARGED, Budget, Ledger
 from zo_runner.training.noise import Noise
+from zo_runner.training.objective import MeteredObjective, NoisyObjective
 
 
 def loss():
@@ -18,7 +19,7 @@ def loss():
 @pytest.mark.parametrize(("purpose", "charged"), [("train", True), ("calibration", True), ("noise", False)])
 def test_what_a_query_is_for_decides_whether_it_is_charged(purpose, charged):
     ledger = Ledger(Budget(queries=10))
-    closure = ledger.meter(loss, purpose=purpose, examples=4, tokens=30)
+    closure = MeteredObjective(ledger, loss, purpose=purpose, examples=4, tokens=30)
     for _ in range(3):
         assert closure() == 0.5
     assert ledger.charged == (3 if charged else 0)
@@ -30,7 +31,8 @@ def test_what_a_query_is_for_decides_whether_it_is_charged(purpose, charged):
 def test_a_loss_with_its_gradient_is_three_queries_and_only_then_has_a_graph():
     theta, ledger = torch.ones(2, requires_grad=True), Ledger(Budget(queries=10))
     plain, differentiable = (
-        ledger.meter(lambda: (theta**2).sum(), examples=4, tokens=30, needs_grad=needs) for needs in (False, True)
+        MeteredObjective(ledger, lambda: (theta**2).sum(), examples=4, tokens=30, needs_grad=needs)
+        for needs in (False, True)
     )
     assert not plain().requires_grad
     assert (ledger.queries["train"], ledger.examples, ledger.tokens) == (1, 4, 30)
@@ -43,7 +45,7 @@ def test_a_loss_with_its_gradient_is_three_queries_and_only_then_has_a_graph():
 @pytest.mark.parametrize("budget", [Budget(queries=5), Budget(tokens=50)])
 def test_a_gradient_that_the_budget_cannot_pay_is_refused_before_it_is_computed(budget):
     ledger, calls = Ledger(budget), []
-    closure = ledger.meter(lambda: calls.append(1) or loss(), tokens=10, needs_grad=True)
+    closure = MeteredObjective(ledger, lambda: calls.append(1) or loss(), tokens=10, needs_grad=True)
     closure()
     with pytest.raises(RuntimeError, match=rf"^Query 6 exceeds the budget of {budget}\.$"):
         closure()
@@ -53,12 +55,12 @@ def test_a_gradient_that_the_budget_cannot_pay_is_refused_before_it_is_computed(
 
 def test_nothing_is_spent_beyond_the_budget():
     ledger, calls = Ledger(Budget(queries=3)), []
-    closure = ledger.meter(lambda: calls.append(1) or loss(), examples=2)
+    closure = MeteredObjective(ledger, lambda: calls.append(1) or loss(), examples=2)
     for _ in range(3):
         closure()
     for purpose in CHARGED:
         with pytest.raises(RuntimeError, match=r"^Query 4 exceeds the budget of 3 queries\.$"):
-            ledger.meter(lambda: calls.append(1) or loss(), purpose=purpose)()
+            MeteredObjective(ledger, lambda: calls.append(1) or loss(), purpose=purpose)()
     assert len(calls) == ledger.charged == 3
     assert ledger.examples == 6
 
@@ -72,20 +74,20 @@ class Line:
     def __call__(self):
         return torch.tensor(0.0)
 
-    def reads(self, directions):
+    def supports(self, directions):
         return True
 
-    def at(self, directions, offsets):
+    def losses_at(self, directions, offsets):
         self.read += 1
         return torch.tensor([float(t) for _ in directions for t in offsets])
 
 
 def test_points_that_are_read_at_once_are_as_many_queries_and_noise_of_their_own():
     ledger, line = Ledger(Budget(queries=6)), Line()
-    closure = ledger.meter(Noise(std=0.1, seed=3).observed(line, "train", 0), examples=4, tokens=9)
+    closure = MeteredObjective(ledger, NoisyObjective(Noise(std=0.1, seed=3), line, ("train", 0)), examples=4, tokens=9)
     found = losses_at(closure, [[], []], (1.0, -1.0))
     assert (line.read, ledger.charged, ledger.examples, ledger.tokens) == (1, 4, 16, 36)
-    one_by_one = Noise(std=0.1, seed=3).observed(lambda: torch.tensor(0.0), "train", 0)
+    one_by_one = NoisyObjective(Noise(std=0.1, seed=3), lambda: torch.tensor(0.0), ("train", 0))
     noise = [float(one_by_one()) for _ in range(4)]
     assert [x for row in found for x in row] == pytest.approx(
         [t + n for t, n in zip((1, -1, 1, -1), noise, strict=True)]
@@ -98,15 +100,15 @@ def test_points_that_are_read_at_once_are_as_many_queries_and_noise_of_their_own
 
 def test_noise_is_booked_even_when_the_budget_is_spent():
     ledger = Ledger(Budget(queries=0))
-    ledger.meter(loss, purpose="noise")()
+    MeteredObjective(ledger, loss, purpose="noise")()
     assert ledger.queries["noise"] == 1
     assert ledger.charged == 0
 
 
 def test_train_and_calibration_draw_on_one_budget():
     ledger = Ledger(Budget(queries=4))
-    ledger.meter(loss, purpose="calibration")()
-    ledger.meter(loss)()
+    MeteredObjective(ledger, loss, purpose="calibration")()
+    MeteredObjective(ledger, loss)()
     assert ledger.affords(2, tokens=0)
     assert not ledger.affords(3, tokens=0)
 
@@ -149,7 +151,7 @@ def test_a_budget_knows_its_unit(budget, unit, shown):
 
 def test_a_budget_of_tokens_pays_up_to_the_last_token_whatever_the_number_of_queries():
     ledger = Ledger(Budget(tokens=100))
-    closure = ledger.meter(loss, tokens=30)
+    closure = MeteredObjective(ledger, loss, tokens=30)
     for _ in range(2):
         closure()
     assert ledger.spent == 60
@@ -158,23 +160,23 @@ def test_a_budget_of_tokens_pays_up_to_the_last_token_whatever_the_number_of_que
     with pytest.raises(RuntimeError, match=r"^Query 4 exceeds the budget of 100 tokens\.$"):
         closure()
     assert (ledger.charged, ledger.tokens) == (3, 90)
-    ledger.meter(loss, purpose="calibration", tokens=10)()
+    MeteredObjective(ledger, loss, purpose="calibration", tokens=10)()
     with pytest.raises(RuntimeError, match="exceeds the budget of 100 tokens"):
-        ledger.meter(loss, purpose="calibration", tokens=1)()
+        MeteredObjective(ledger, loss, purpose="calibration", tokens=1)()
     assert ledger.spent == 100
 
 
 def test_a_budget_of_queries_does_not_look_at_tokens():
     ledger = Ledger(Budget(queries=2))
     assert ledger.affords(2, tokens=10**12)
-    ledger.meter(loss, tokens=10**12)()
+    MeteredObjective(ledger, loss, tokens=10**12)()
     assert ledger.affords(1, tokens=10**12)
 
 
 @pytest.mark.parametrize("unit", ["tokens", "seconds"])
 def test_noise_and_evaluation_are_not_charged_in_any_unit(unit):
     ledger = Ledger(Budget(**{unit: 10}))
-    ledger.meter(loss, purpose="noise", examples=5, tokens=1000)()
+    MeteredObjective(ledger, loss, purpose="noise", examples=5, tokens=1000)()
     for phase in ("noise", "eval"):
         ledger.book(phase, 1000.0)
     assert ledger.spent == 0
@@ -189,7 +191,7 @@ def test_a_budget_of_seconds_is_training_and_calibration_and_ends_between_steps(
     ledger.book("train", 0.25)
     assert ledger.spent == 2.0
     assert not ledger.affords(1, tokens=0)
-    ledger.meter(loss)()  # a step under way is not cut in two
+    MeteredObjective(ledger, loss)()  # a step under way is not cut in two
     assert ledger.charged == 1
 
 
@@ -204,11 +206,11 @@ def test_operations_are_booked_for_charged_queries_only():
         return closure
 
     ledger = Ledger(Budget(queries=10), lambda: done[0])
-    ledger.meter(costs(5.0))()
-    ledger.meter(costs(7.0), purpose="calibration")()
-    ledger.meter(costs(100.0), purpose="noise")()
+    MeteredObjective(ledger, costs(5.0))()
+    MeteredObjective(ledger, costs(7.0), purpose="calibration")()
+    MeteredObjective(ledger, costs(100.0), purpose="noise")()
     costs(50.0)()
-    ledger.meter(costs(5.0))()
+    MeteredObjective(ledger, costs(5.0))()
     assert ledger.flops == ledger.summary()["flops"] == 17.0
 
 
@@ -221,7 +223,7 @@ def test_operations_of_a_query_that_fails_are_booked():
 
     ledger = Ledger(Budget(queries=1), lambda: done[0])
     with pytest.raises(RuntimeError, match="out of memory"):
-        ledger.meter(fails)()
+        MeteredObjective(ledger, fails)()
     assert ledger.flops == 3.0
 
 
@@ -232,14 +234,14 @@ def test_a_query_that_fails_is_still_spent():
         raise RuntimeError("out of memory")
 
     with pytest.raises(RuntimeError, match="out of memory"):
-        ledger.meter(fails, examples=2)()
+        MeteredObjective(ledger, fails, examples=2)()
     assert ledger.charged == 1
 
 
 def test_a_method_cannot_spend_past_the_ledger_and_keeps_its_parameters_when_it_tries(node, problem):
     method = method_of(node, problem)
     ledger = Ledger(Budget(queries=method.queries_per_step * 2 + 1))
-    closure = ledger.meter(problem.loss)
+    closure = MeteredObjective(ledger, problem.loss)
     for _ in range(2):
         method.step(closure)
     before = problem.values()
@@ -265,7 +267,7 @@ def test_the_clock_books_each_phase_also_when_the_block_fails(monkeypatch):
 
 def test_two_ledgers_share_nothing():
     one, other = Ledger(Budget(queries=5)), Ledger(Budget(queries=5))
-    one.meter(loss)()
+    MeteredObjective(one, loss)()
     with one.clock("train"):
         pass
     assert other.summary() == Ledger(Budget(queries=5)).summary()
@@ -273,7 +275,7 @@ def test_two_ledgers_share_nothing():
 
 def test_the_summary_is_a_copy_of_every_count():
     ledger = Ledger(Budget(queries=9))
-    ledger.meter(loss, examples=2, tokens=7)()
+    MeteredObjective(ledger, loss, examples=2, tokens=7)()
     ledger.evaluated += 11
     summary = ledger.summary()
     assert {k: v for k, v in summary.items() if k != "seconds"} == {

@@ -9,7 +9,7 @@ import torch
 
 from tests.conformance.cases import METHODS, groups_of, method_of
 from tests.conformance.cases import Problem as Chain
-from zo_runner.methods.directions import Part
+from zo_runner.methods.directions import DirectionPart
 from zo_runner.methods.random import normal
 from zo_runner.training.calibration import CURVATURE_OVER_NOISE, EPS_GRID, bias, calibrate, longest_update, probe
 
@@ -29,7 +29,7 @@ class Problem:
 
     def points(self):
         for u in self.directions():
-            yield [Part(self.theta, u, {"lr": 0.0})], None, lambda: self.loss(self.theta)
+            yield [DirectionPart(self.theta, u, {"lr": 0.0})], None, lambda: self.loss(self.theta)
 
 
 def quadratic(diagonal, slope=1.0):
@@ -71,7 +71,7 @@ def test_the_noise_of_a_curvature_has_the_variance_that_is_taken_off(halves):
     eps, sigma, draws = 0.1, 0.01, 4000
     queried = itertools.count()
     noise = sigma * normal((5 * draws,), 3, "noise").double()
-    u = [Part(torch.zeros(1), torch.ones(1), {"lr": 0.0})]
+    u = [DirectionPart(torch.zeros(1), torch.ones(1), {"lr": 0.0})]
     found = probe([(u, u if halves else None, lambda: noise[next(queried)])] * draws, eps, sigma**2)
     assert len(found.curvatures) == draws
     # Four standard errors of a variance of Gaussian numbers.
@@ -85,7 +85,7 @@ def test_halves_leave_what_each_factor_brings_and_nothing_of_both():
     a, b = torch.tensor([0.3], dtype=torch.float64), torch.tensor([-0.2], dtype=torch.float64)
     x, y = torch.tensor([1.5], dtype=torch.float64), torch.tensor([0.7], dtype=torch.float64)
     group = {"lr": 0.0}
-    u, turned = ([Part(a, sign * x, group), Part(b, y, group)] for sign in (1, -1))
+    u, turned = ([DirectionPart(a, sign * x, group), DirectionPart(b, y, group)] for sign in (1, -1))
 
     def loss():
         return (50 * a * b + 3 * a * a / 2 + 2 * b * b / 2).sum()
@@ -141,11 +141,11 @@ def test_no_update_is_longer_than_allowed(normalized):
     """Of rms slope g: lr g <= lr_scale longest; a length itself."""
     problem = quadratic([1.0, 2.0, 0.5, 3.0, 5.0])[0]
     free = chosen(at(problem), normalized=normalized)
-    assert free.most == math.inf
+    assert free.lr_max == math.inf
     slope = 1.0 if normalized else math.sqrt(at(problem)(1e-3).mean_square)
     for share in (0.5, 2.0):
         found = chosen(at(problem), normalized=normalized, longest=share * free.lr * slope / 0.1)
-        assert found.most == pytest.approx(share * free.lr)
+        assert found.lr_max == pytest.approx(share * free.lr)
         assert found.lr == pytest.approx(min(share, 1.0) * free.lr)
 
 

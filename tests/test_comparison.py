@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from tests.made_results import result, without_adapter
-from zo_runner.reporting.tables.aggregate import Row, sections
+from zo_runner.reporting.tables.aggregate import ResultRow, sections
 from zo_runner.reporting.tables.statistics import counterpart, interval, mean_sd, paired, scores
 
 NUMBERS = st.lists(st.floats(0, 1).map(lambda value: round(value, 3)), min_size=2, max_size=8)
@@ -170,7 +170,7 @@ def test_pairs_share_their_conditions():
     rows = rows_of(*made)
     for row in rows[:2]:
         other = counterpart(row, rows, "lora")
-        assert isinstance(other, Row)
+        assert isinstance(other, ResultRow)
         assert other.identity["noise.std"] == row.identity["noise.std"]
     rows = rows_of(*made[:2], made[3])
     assert counterpart(rows[0], rows, "lora") == "no row of lora has its noise.std"
@@ -182,7 +182,7 @@ def test_a_method_that_feels_no_noise_is_paired_with_the_baseline_without_it():
     rows = rows_of(first_order, *(result(f"lora{std}", method__name="lora", noise__std=std) for std in (0.1, 0.0)))
     (row,) = [row for row in rows if row.method == "fo_sgd"]
     other = counterpart(row, rows, "lora")
-    assert isinstance(other, Row)
+    assert isinstance(other, ResultRow)
     assert other.identity["noise.std"] == 0.0
 
 
@@ -193,7 +193,7 @@ def test_of_several_rows_of_a_rank_the_one_that_agrees_is_taken():
     rows = rows_of(*made)
     for row in rows[:2]:
         other = counterpart(row, rows, "lora")
-        assert isinstance(other, Row)
+        assert isinstance(other, ResultRow)
         assert other.identity["alpha"] == row.identity["alpha"]
     rows = rows_of(result("x", alpha=1.0), *made[2:])
     assert counterpart(rows[0], rows, "lora") == "no row of lora has its alpha"

@@ -16,7 +16,7 @@ from tests.conformance.cases import METHODS as SHIPPED
 from zo_runner.errors import UserError
 from zo_runner.records.run_directory import encode
 from zo_runner.reporting.figures import line_charts, sweep_figures
-from zo_runner.reporting.figures.line_charts import Point, interval, noise_curve, progress_curve, rank_curve
+from zo_runner.reporting.figures.line_charts import ChartPoint, interval, noise_curve, progress_curve, rank_curve
 from zo_runner.reporting.figures.sweep_figures import Curve, figures, progress
 
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -24,7 +24,7 @@ SINGLE = "Single seeds, so without intervals."
 
 
 def point(x, mean, spread=0.0, n=3):
-    return Point(x, mean, mean - spread, mean + spread, n)
+    return ChartPoint(x, mean, mean - spread, mean + spread, n)
 
 
 def result(score, *, metric="accuracy", fd_snr_db=20.0, test=True):

@@ -21,8 +21,9 @@ from zo_runner.models.base_model import compile_forward, load_base
 from zo_runner.models.encoding import Encoded
 from zo_runner.models.evaluator import Evaluator
 from zo_runner.models.flops import FlopMeter
-from zo_runner.models.perturbed_model import Perturbed
+from zo_runner.models.perturbed_model import PerturbedModel
 from zo_runner.tasks.base import Scoring
+from zo_runner.training.objective import Objective
 
 CPU = torch.device("cpu")
 FOUND = ["cuda"] * torch.cuda.is_available() + ["mps"] * torch.backends.mps.is_available()
@@ -78,7 +79,7 @@ def stepped(groups, evaluator, name, examples=EXAMPLES, steps=2):
     method = build({**METHODS[name], "lr": 1e-3, "eps": 1e-2})(groups, seed=0)
     reports = []
     for _ in range(steps):
-        method.step(evaluator.query(*evaluator.batches(examples)))
+        method.step(Objective(evaluator, evaluator.batches(examples)))
         reports.append(method.report)
     return reports
 
@@ -104,12 +105,12 @@ def test_a_step_waits_for_its_losses_and_for_nothing_else(model, method, trains,
 @pytest.mark.parametrize("path", [("batched", False), ("sequential", True), ("batched", True)])
 def test_points_are_read_and_atoms_folded_without_waiting(path, device):
     groups, evaluator = parts("pocket_opt", "adapter", device=device)
-    evaluator.perturbed = Perturbed(evaluator.model, *path)
+    evaluator.perturbed = PerturbedModel(evaluator.model, *path)
     method = build({**METHODS["ar1zo"], "lr": 1e-3, "eps": 1e-2})(groups, seed=0)
-    method.step(evaluator.query(*evaluator.batches(EXAMPLES)))  # what is set up once may wait
-    u, query = method.direction(1), evaluator.query(*evaluator.batches(EXAMPLES))
+    method.step(Objective(evaluator, evaluator.batches(EXAMPLES)))  # what is set up once may wait
+    u, query = method.direction(1), Objective(evaluator, evaluator.batches(EXAMPLES))
     with nobody_waits(device), Waits() as waits:
-        losses = query.at([u], (1e-2, -1e-2))
+        losses = query.losses_at([u], (1e-2, -1e-2))
     assert waits.count == 0
     assert losses.tolist() == pytest.approx(losses_at(lambda: query(), [u], (1e-2, -1e-2))[0], abs=1e-5)
 

@@ -7,14 +7,14 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from tests.conformance.cases import METHODS, ZEROTH_ORDER, Problem, direction_of, groups_of, method_of, same_bits
 from zo_runner.errors import Diverged
 from zo_runner.methods import directions
-from zo_runner.methods.directions import Part, finite, losses_along, move
+from zo_runner.methods.directions import DirectionPart, finite, losses_along, move
 from zo_runner.methods.random import normal, signs
 
 
 def test_losses_are_read_at_the_offsets_in_order_and_always_from_the_origin():
     theta, u = torch.tensor([1.0, 2.0]), torch.tensor([1.0, -1.0])
     seen = []
-    direction = [Part(theta, u, {"lr": 0.1})]
+    direction = [DirectionPart(theta, u, {"lr": 0.1})]
     losses = losses_along(
         lambda: seen.append(theta.clone()) or theta.sum() + theta[0], direction, (0.5, -0.5, 2.0, 0.0)
     )
@@ -25,7 +25,10 @@ def test_losses_are_read_at_the_offsets_in_order_and_always_from_the_origin():
 
 def test_a_direction_may_cover_part_of_a_tensor():
     theta = torch.zeros(3, 4)
-    columns = [Part(theta[:, 1], torch.ones(3), {"lr": 0.5}), Part(theta[2, 2:], torch.ones(2), {"lr": 0.25})]
+    columns = [
+        DirectionPart(theta[:, 1], torch.ones(3), {"lr": 0.5}),
+        DirectionPart(theta[2, 2:], torch.ones(2), {"lr": 0.25}),
+    ]
     assert losses_along(lambda: theta.sum(), columns, (1.0, -1.0)) == [5.0, -5.0]
     assert not theta.any()
     move(columns, 2.0)
@@ -44,7 +47,7 @@ def test_a_whole_parameter_and_the_same_as_views_are_looked_at_in_the_same_point
         theta = torch.nn.Parameter(start.clone().T, requires_grad=False)  # not contiguous
         held, points = theta.data_ptr(), []
         rows = zip(theta, u, strict=True) if cut else [(theta, u)]
-        direction = [Part(view, component, {"lr": 0.1}) for view, component in rows]
+        direction = [DirectionPart(view, component, {"lr": 0.1}) for view, component in rows]
         losses_along(
             lambda theta=theta, points=points: points.append(theta.clone()) or 0.0, direction, (0.1, -0.1, 0.0)
         )
@@ -91,7 +94,7 @@ def test_parameters_that_the_closure_held_before_are_theirs_again_when_it_raises
     own, before = theta.data, theta.data.clone()
     losses = iter([] if closure_fails == "at once" else [1.0])
     with pytest.raises(StopIteration):
-        losses_along(lambda: next(losses), [Part(theta, torch.ones(3), {"lr": 1.0})], (0.1, -0.1))
+        losses_along(lambda: next(losses), [DirectionPart(theta, torch.ones(3), {"lr": 1.0})], (0.1, -0.1))
     assert same_bits([theta, own], [before, before])
     assert theta.data_ptr() == own.data_ptr()
 
@@ -100,7 +103,7 @@ def test_parameters_that_the_closure_held_before_are_theirs_again_when_it_raises
 def test_no_rate_or_no_slope_moves_no_bit(lr, slope):
     theta = torch.tensor([-0.0, 1e-40, 1.0])
     before = theta.clone()
-    move([Part(theta, torch.ones(3), {"lr": lr})], slope)
+    move([DirectionPart(theta, torch.ones(3), {"lr": lr})], slope)
     assert same_bits([theta], [before])
 
 

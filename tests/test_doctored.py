@@ -54,7 +54,7 @@ def honest(root):
     return root / "t" / "m" / "ar1zo" / "s2-honest2"
 
 
-class Outcome:
+class TrainingOutcome:
     """What comes of the folders below a root."""
 
     def __init__(self, root, out, holes=(), protocol=None):
@@ -76,7 +76,7 @@ def outcome(root, tmp_path):
     def make(holes=(), **protocol):
         for old in tmp_path.glob("out/*"):
             old.unlink()
-        made = Outcome(root, tmp_path / "out", holes, Protocol(**protocol))
+        made = TrainingOutcome(root, tmp_path / "out", holes, Protocol(**protocol))
         made.require_no_lie()
         return made
 
@@ -292,9 +292,9 @@ def test_other_budgets_are_held_to_as_well(tmp_path, unit, granted, spent):
         made = result(f"r{seed}", seed=seed, **changes) | {"tokens": granted}
         made["seconds"] |= {"train": 4.0, "calibration": 0.5, "step_median": 0.01}
         folder = leave(tmp_path / "runs", made)
-    assert Outcome(tmp_path / "runs", tmp_path / "out", protocol=Protocol(match=unit)).refused == []
+    assert TrainingOutcome(tmp_path / "runs", tmp_path / "out", protocol=Protocol(match=unit)).refused == []
     doctor(folder, **({"tokens": spent} if unit == "tokens" else {"seconds__train": spent}))
-    (sentence,) = Outcome(tmp_path / "runs", tmp_path / "out", protocol=Protocol(match=unit)).refused
+    (sentence,) = TrainingOutcome(tmp_path / "runs", tmp_path / "out", protocol=Protocol(match=unit)).refused
     assert (
         f"spent more than its budget (run r1: {spent if unit == 'tokens' else 100.5:g} of {granted:g} {unit})"
         in sentence

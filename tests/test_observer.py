@@ -8,8 +8,8 @@ from zo_runner.methods.base import StepReport
 from zo_runner.records.run_directory import RunDirectory
 from zo_runner.records.tracking import NoTracker
 from zo_runner.training.budget import Budget, Ledger
-from zo_runner.training.outcome import Taken
-from zo_runner.training.recorder import RunObserver
+from zo_runner.training.outcome import StepRecord
+from zo_runner.training.recorder import Recorder
 
 
 class Terminal(io.StringIO):
@@ -25,7 +25,7 @@ def observer(tmp_path, monkeypatch):
 
     def make(ledger, stream):
         monkeypatch.setattr("sys.stderr", stream)
-        made.append(RunObserver(RunDirectory(tmp_path), NoTracker(), print, title="run", ledger=ledger, seed=0))
+        made.append(Recorder(RunDirectory(tmp_path), NoTracker(), print, title="run", ledger=ledger, seed=0))
         return made[-1]
 
     yield make
@@ -46,7 +46,7 @@ def observer(tmp_path, monkeypatch):
 def test_the_bar_shows_what_was_charged_in_the_unit_of_the_budget(observer, budget, spent, shown):
     watching = observer(Ledger(budget, **spent), Terminal())
     for step in range(2):
-        watching.stepped(Taken(StepReport(step, 0.5, (1.0,), 0.1), 0.01), {})
+        watching.on_step(StepRecord(StepReport(step, 0.5, (1.0,), 0.1), 0.01), {})
     assert watching.bar.n == shown
     assert watching.bar.total == budget.limit
     assert watching.bar.unit.strip() == budget.unit
@@ -54,6 +54,6 @@ def test_the_bar_shows_what_was_charged_in_the_unit_of_the_budget(observer, budg
 
 def test_without_a_terminal_there_is_no_bar_and_the_journal_is_written(observer, tmp_path):
     watching = observer(Ledger(Budget(queries=4), queries={"train": 2, "calibration": 0, "noise": 0}), io.StringIO())
-    watching.stepped(Taken(StepReport(0, 0.5, (1.0,), 0.1), 0.01), {})
+    watching.on_step(StepRecord(StepReport(0, 0.5, (1.0,), 0.1), 0.01), {})
     assert watching.bar.disable
     assert (tmp_path / "journal.jsonl").read_text(encoding="utf-8").count("\n") == 1

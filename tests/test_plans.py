@@ -7,8 +7,10 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from zo_runner.config.overrides import Raw, word
 from zo_runner.errors import UserError
-from zo_runner.jobs.sweeps.plan import Raw, choose, plan, word
+from zo_runner.jobs.sweeps.plan import plan
+from zo_runner.jobs.sweeps.selection import choose
 
 GRIDS = [{"method": ["mezo"]}, {"method": ["lora_zo", "ar1zo"], "rank": [4, 64]}]
 TUNE = {"method.lr_scale": [0.03, 0.1]}

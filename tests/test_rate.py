@@ -4,13 +4,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from zo_runner.training.learning_rate import CUT, WINDOW, FollowingRate
+from zo_runner.training.learning_rate import CUT, WINDOW, CurvatureSchedule
 
 sizes = st.floats(1e-3, 1e3)
 
 
 def rate(curvatures, **options):
-    return FollowingRate(**{"lr_scale": 0.1, "eps": 0.5, "every": 4} | options, curvatures=curvatures)
+    return CurvatureSchedule(**{"lr_scale": 0.1, "eps": 0.5, "every": 4} | options, curvatures=curvatures)
 
 
 def feed(following, curvature):
@@ -60,7 +60,7 @@ def test_three_large_readings_lower_the_rate_at_once_and_not_for_ever():
 
 
 def test_it_is_never_above_the_most_that_is_allowed():
-    following = rate([1.0], most=0.05)
+    following = rate([1.0], lr_max=0.05)
     assert following.lr == 0.05
     for _ in range(WINDOW):
         feed(following, 4.0)

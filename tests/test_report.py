@@ -16,7 +16,7 @@ import pandas as pd
 import pytest
 
 from zo_runner.reporting.figures import line_charts, style
-from zo_runner.reporting.figures.line_charts import Point
+from zo_runner.reporting.figures.line_charts import ChartPoint
 from zo_runner.reporting.html_report import Page, Run, render
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -77,7 +77,7 @@ class Reader(HTMLParser):
 def drawing(tmp_path_factory):
     """An SVG of matplotlib, with a legend and a note."""
     folder = tmp_path_factory.mktemp("drawing")
-    points = [Point(rank, 80.0, 75.0, 85.0, 3) for rank in (1, 4, 16)]
+    points = [ChartPoint(rank, 80.0, 75.0, 85.0, 3) for rank in (1, 4, 16)]
     with style.settings():
         series = {"ar1zo": points, "mezo <&>": points}
         figure = line_charts.rank_curve(series, ylabel="test (%)", title="t, m", note="Missing: mezo (1 of 3).")

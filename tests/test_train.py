@@ -63,16 +63,16 @@ class Notes:
     improvements: list = field(default_factory=list)
     states: list = field(default_factory=list)
 
-    def stepped(self, taken, readings):
+    def on_step(self, taken, readings):
         self.steps.append((taken.report, dict(readings)))
 
-    def logged(self, event):
+    def on_log(self, event):
         self.events.append(event)
 
-    def improved(self):
+    def on_best(self):
         self.improvements.append(len(self.steps))
 
-    def reached(self, method, state):
+    def on_checkpoint(self, method, state):
         self.states.append((method.steps, state))
 
     def dev(self):

@@ -153,9 +153,9 @@ def _report(cfg: DictConfig, overrides: list[str]) -> None:
     """`job=report +sweeps=NAME`: tables, figures and page of a sweep from what has run so far."""
     if cfg.sweep.name is None:
         raise UserError("job=report needs a sweep: zo-run job=report +sweeps=NAME.")
-    from zo_runner.jobs.sweeps.runs import arena_of, conclude
+    from zo_runner.jobs.sweeps.sweep import conclude, sweep_runs
 
-    conclude(arena_of(cfg, overrides), cfg, ())
+    conclude(sweep_runs(cfg, overrides), cfg, ())
 
 
 def _rebuild_table(cfg: DictConfig, overrides: list[str]) -> None:

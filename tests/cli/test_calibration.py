@@ -32,7 +32,7 @@ def test_calibration_is_charged_and_the_rest_of_the_budget_is_trained(name, tmp_
     assert result["lr"] == found["lr"] == journal[0]["lr"]
     if method.normalizes == "nothing":
         measured = result["identity"]["method"]["lr_scale"] / found["curvature"]
-        assert found["lr"] == pytest.approx(min(measured, decode(found["most"])))
+        assert found["lr"] == pytest.approx(min(measured, decode(found["lr_max"])))
     else:
         assert {row["lr"] for row in journal} == {found["lr"]}
     assert result["eps"] == found["eps"]
@@ -76,7 +76,7 @@ def test_the_scale_multiplies_the_rate(tmp_path):
 def test_the_rate_keeps_the_walk_of_a_within_what_is_allowed(tmp_path):
     one, _, _ = calibrated(tmp_path / "1", "calibration.walk=0.001")
     double, _, _ = calibrated(tmp_path / "2", "calibration.walk=0.002")
-    assert one["lr"] == one["calibration"]["most"]
+    assert one["lr"] == one["calibration"]["lr_max"]
     assert double["lr"] == pytest.approx(2 * one["lr"])
     longer, _, _ = calibrated(tmp_path / "3", "calibration.walk=0.001", "budget.queries=400")
     ratio = math.sqrt(longer["budget"]["queries"] / one["budget"]["queries"])

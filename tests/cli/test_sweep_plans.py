@@ -7,7 +7,7 @@ from omegaconf import OmegaConf
 
 from tests.cli.helpers import compose, zo_run
 from zo_runner import cli
-from zo_runner.jobs.sweeps.runs import arena_of
+from zo_runner.jobs.sweeps.sweep import sweep_runs
 
 SWEEPS = {file.stem: OmegaConf.load(file).sweep for file in sorted((cli.HOME / "sweeps").iterdir())}
 
@@ -50,8 +50,8 @@ def test_a_planned_run_is_what_its_command_composes_to(name, scale):
     cfg = compose(f"+sweeps={name}", f"scale={scale}")
     GlobalHydra.instance().clear()
     with hydra.initialize_config_dir(str(cli.HOME / "conf"), version_base="1.3"):
-        arena = arena_of(cfg, ["rank=4", "alpha=3e-1"])
-        jobs = [arena.candidates[i][-1][-1] for i in (0, -1)]
+        runs = sweep_runs(cfg, ["rank=4", "alpha=3e-1"])
+        jobs = [runs.candidates[i][-1][-1] for i in (0, -1)]
         for job in jobs:
             whole = hydra.compose("run", job.words)
             assert OmegaConf.to_yaml(job.cfg, resolve=True) == OmegaConf.to_yaml(whole, resolve=True)

@@ -106,7 +106,7 @@ def test_a_half_turned_direction_is_the_same_in_b_and_the_opposite_in_a(node):
         pairs = [group["params"] for group in problem.groups]
         return sum((normal((len(b), a.shape[1]), 1, "G", i).double() * (b @ a)).sum() for i, (a, b) in enumerate(pairs))
 
-    u, turned = method.direction(3), method.half_turned(3)
+    u, turned = method.direction(3), method.flipped_in_A(3)
     for loss, sign in ((lambda: weighed("A"), -1.0), (lambda: weighed("B"), 1.0)):
         (plus, minus), (turned_plus, turned_minus) = (losses_along(loss, v, (0.1, -0.1)) for v in (u, turned))
         assert abs(plus - minus) > 1e-3

@@ -8,7 +8,7 @@ import torch
 from tests.conformance.cases import CASES, same_bits
 from tests.estimators.test_language_models import parts_of
 from zo_runner.config.validation import build
-from zo_runner.methods.directions import Thin, finite, losses_at, move
+from zo_runner.methods.directions import LowRankPart, finite, losses_at, move
 from zo_runner.methods.random import generator, normal
 from zo_runner.models import atom_folding
 from zo_runner.models.atom_folding import Fold
@@ -16,8 +16,9 @@ from zo_runner.models.encoding import Encoded
 from zo_runner.models.evaluator import Evaluator
 from zo_runner.models.lora import lora_groups
 from zo_runner.models.perturbation_hooks import PointHooks
-from zo_runner.models.perturbed_model import Perturbed
+from zo_runner.models.perturbed_model import PerturbedModel
 from zo_runner.tasks.base import Scoring
+from zo_runner.training.objective import Objective
 
 ATOMS = ("ar1zo", "naive_atom")
 THIN = (*ATOMS, "lora_zo", "lozo", "subzero", "mezo-adapter", "subzero-adapter")
@@ -46,7 +47,7 @@ def method_of(node, groups, **arguments):
 
 
 def perturbed(evaluator, model, evaluation, fold=False):
-    evaluator.perturbed = Perturbed(model, evaluation, fold)
+    evaluator.perturbed = PerturbedModel(model, evaluation, fold)
     return evaluator
 
 
@@ -65,12 +66,12 @@ def furthest(left, right):
 def test_one_forward_reads_what_one_forward_per_point_does(node, subject):
     model, groups = prepared(node, subject.model)
     evaluator = perturbed(subject.evaluator(model), model, "batched")
-    query = evaluator.query(*evaluator.batches(subject.examples))
+    query = Objective(evaluator, evaluator.batches(subject.examples))
     parameters = [p for group in groups for p in group["params"]]
     before = [p.clone() for p in parameters]
     directions, offsets = [method_of(node, groups).direction(step) for step in range(3)], OFFSETS[node["trains"]]
     expected = written(query, directions, offsets)
-    assert query.reads(directions)
+    assert query.supports(directions)
     found = losses_at(query, directions, offsets)
     assert furthest(found, expected) <= ROUNDING
     assert min(abs(row[0] - row[2]) for row in expected) >= 30 * ROUNDING, "the points are too near to tell"
@@ -98,8 +99,8 @@ def test_every_kind_of_loss_is_read_at_several_points(name, loss, subject):
     node = CASES[name]
     model, groups = prepared(node, subject.model)
     scoring = Scoring(loss, ("accuracy",) if loss == "options" else ("exact_match",))
-    evaluator = Evaluator(model, scoring, pad_id=subject.pad_id, perturbed=Perturbed(model, "batched", False))
-    query = evaluator.query(*evaluator.batches(long_and_short(loss, min(64, model.config.vocab_size))))
+    evaluator = Evaluator(model, scoring, pad_id=subject.pad_id, perturbed=PerturbedModel(model, "batched", False))
+    query = Objective(evaluator, evaluator.batches(long_and_short(loss, min(64, model.config.vocab_size))))
     directions = [method_of(node, groups).direction(step) for step in range(2)]
     offsets = OFFSETS[node["trains"]]
     assert furthest(losses_at(query, directions, offsets), written(query, directions, offsets)) <= ROUNDING
@@ -120,13 +121,13 @@ def test_folded_atoms_leave_the_loss_what_it_is_over_several_passes(
     model, groups = prepared(node, random_opt.model, rank)
     evaluator = perturbed(random_opt.evaluator(model), model, evaluation, fold=True)
     batches = evaluator.batches(random_opt.examples)
-    query = evaluator.query(*batches)
+    query = Objective(evaluator, batches)
     method = method_of(node, groups)
     for group in method.param_groups:
         group["lr"] = 1.0
     for step in range(3 * rank):
         u = method.direction(step)
-        assert query.reads([u])
+        assert query.supports([u])
         expected = written(query, [u], (0.05, -0.05))
         assert furthest(losses_at(query, [u], (0.05, -0.05)), expected) <= ROUNDING
         move(u, 0.01)
@@ -140,7 +141,7 @@ def test_an_adapter_that_changed_behind_the_fold_is_folded_anew_or_noticed(rando
     node, rank = CASES["ar1zo"], 4
     model, groups = prepared(node, random_opt.model, rank)
     evaluator = perturbed(random_opt.evaluator(model), model, "sequential", fold=True)
-    query = evaluator.query(*evaluator.batches(random_opt.examples))
+    query = Objective(evaluator, evaluator.batches(random_opt.examples))
     method = method_of(node, groups)
     losses_at(query, [method.direction(0)], (0.05,))
     for _ in range(2):  # an update is one write, this is two
@@ -166,7 +167,7 @@ def test_whole_runs_agree_on_every_path(random_opt):
             perturbed(evaluator, model, evaluation, fold)
         method = method_of(node, groups, lr=0.01, eps=1e-2)
         for _ in range(20):
-            method.step(evaluator.query(*evaluator.batches(subject.examples)))
+            method.step(Objective(evaluator, evaluator.batches(subject.examples)))
         ends.append(torch.cat([p.flatten() for group in groups for p in group["params"]]))
     start = torch.cat([p.flatten() for group in prepared(node, random_opt.model)[1] for p in group["params"]])
     distances = [float((end - ends[0]).norm() / (ends[0] - start).norm()) for end in ends[1:]]
@@ -176,13 +177,13 @@ def test_whole_runs_agree_on_every_path(random_opt):
 def test_what_cannot_be_added_from_outside_is_written(random_opt):
     dense = method_of(CASES["mezo"], parts_of(CASES["mezo"], random_opt.model)[1]).direction(0)
     evaluator = perturbed(random_opt.evaluator(random_opt.model), random_opt.model, "batched")
-    assert not evaluator.query(*evaluator.batches(random_opt.examples)).reads([dense])
+    assert not Objective(evaluator, evaluator.batches(random_opt.examples)).supports([dense])
 
 
 def test_a_base_of_lower_precision_is_not_folded(random_opt):
     model, _ = prepared(CASES["ar1zo"], random_opt.model.bfloat16())
     assert not Fold.possible(model)
-    assert Perturbed(model, "auto", None).fold is None
+    assert PerturbedModel(model, "auto", None).fold is None
 
 
 @torch.no_grad()
@@ -192,6 +193,6 @@ def test_in_bfloat16_the_radius_is_not_rounded():
     layer.weight.zero_()
     x, z = torch.tensor([[1.0, 2.0, -1.0, 4.0]], dtype=torch.bfloat16), torch.tensor([[2.0], [1.0], [0.5], [0.25]])
     for eps in (1e-3, 3e-3):
-        with PointHooks(layer).at([[Thin(layer.weight, 1, z)]], (eps, -eps)):
+        with PointHooks(layer).at([[LowRankPart(layer.weight, 1, z)]], (eps, -eps)):
             plus, minus = layer(x.repeat(2, 1)).float()
         assert float(plus[1]) == float(torch.tensor(eps * 4.5).bfloat16()) == -float(minus[1])

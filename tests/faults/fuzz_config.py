@@ -30,11 +30,11 @@ from hydra_plugins import zo_run_sweeps
 from tests.faults.fuzz_kinds import TEXTS, VALUES, Kind, accepted, altered, spoiled, told
 from zo_runner import cli
 from zo_runner.config import yaml_files
+from zo_runner.config.overrides import word
 from zo_runner.config.schema import HOME
 from zo_runner.errors import UserError
 from zo_runner.jobs import assemble, dispatch
-from zo_runner.jobs.sweeps.plan import word
-from zo_runner.jobs.sweeps.runs import arena_of
+from zo_runner.jobs.sweeps.sweep import sweep_runs
 
 # A run of 20 steps on 64 examples, without Weights & Biases: half a second.
 SMALL = ("budget=smoke", "task.num_train=64", "task.num_dev=32", "task.num_test=32", "batch_size=4", "tracker=none")
@@ -222,11 +222,11 @@ def _sweep(folder: Path, case: Any) -> bool:
         node = OmegaConf.create(case) if isinstance(case, dict | list) else case
         cfg = OmegaConf.merge(base, {"sweep": {"name": "mine"}}, node)
         OmegaConf.set_struct(cfg, True)
-        arena = arena_of(cfg, [])
-        arena._bases = _bases
-        if len(arena.plan.rows) * len(arena.plan.seeds) <= 12:
-            assert len(arena.digest) == 6
-            assert all(job.seed in arena.plan.tune_seeds for job in arena.trials)
+        runs = sweep_runs(cfg, [])
+        runs._bases = _bases
+        if len(runs.plan.rows) * len(runs.plan.seeds) <= 12:
+            assert len(runs.digest) == 6
+            assert all(job.seed in runs.plan.tune_seeds for job in runs.trials)
 
     try:
         with hydra.initialize_config_dir(str(HOME / "conf"), version_base="1.3"):

@@ -4,7 +4,7 @@ import pytest
 
 from zo_runner.errors import UserError
 from zo_runner.tasks.prepare import PREPARE, boolq, copa, drop, preparation, record, squad, wsc
-from zo_runner.tasks.rows import Row
+from zo_runner.tasks.rows import DataRow
 
 
 @pytest.mark.parametrize(
@@ -68,7 +68,7 @@ def test_squad_and_drop_take_every_text_as_an_answer_of_its_own():
 )
 def test_a_row_of_another_form_is_refused_with_its_place_and_columns(name, values, problem):
     with pytest.raises(UserError) as refusal:
-        preparation(name)(Row(values, "train[7]"))
+        preparation(name)(DataRow(values, "train[7]"))
     assert str(refusal.value) == (
         f"Invalid row at train[7]: {problem}. Must be a row as task.prepare={name} takes it; it has: "
         f"{', '.join(values)}."
@@ -76,8 +76,8 @@ def test_a_row_of_another_form_is_refused_with_its_place_and_columns(name, value
 
 
 def test_a_prepared_row_keeps_its_place_and_its_other_columns():
-    row = Row({"question": "is it", "idx": 4}, "train[7]")
-    assert preparation("boolq")(row) == Row({"question": "Is it?", "idx": 4}, "train[7]")
+    row = DataRow({"question": "is it", "idx": 4}, "train[7]")
+    assert preparation("boolq")(row) == DataRow({"question": "Is it?", "idx": 4}, "train[7]")
     assert preparation(None)(row) is row
 
 

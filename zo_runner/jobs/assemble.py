@@ -17,7 +17,7 @@ from zo_runner.models import lora
 from zo_runner.models.base_model import Base, compile_forward, lend_base, load_base, pick_device, set_threads
 from zo_runner.models.encoding import Encoded, Encoder
 from zo_runner.models.evaluator import Evaluator
-from zo_runner.models.perturbed_model import Perturbed
+from zo_runner.models.perturbed_model import PerturbedModel
 from zo_runner.records.run_directory import SCHEMA, RunDirectory
 from zo_runner.records.tracking import NoTracker, Tracker, WandbTracker
 from zo_runner.seeds import fold_in
@@ -26,7 +26,7 @@ from zo_runner.training.sampler import BatchOrder
 
 
 @dataclass
-class Ground:
+class TaskSetup:
     """A model and a task's examples: what every job stands on.
 
     Attributes:
@@ -50,7 +50,7 @@ class Ground:
         """
         perturbed = None
         if runtime is not None and not runtime.compile:
-            perturbed = Perturbed(model, runtime.evaluation, runtime.fold)
+            perturbed = PerturbedModel(model, runtime.evaluation, runtime.fold)
         return Evaluator(
             model,
             self.scoring,
@@ -69,8 +69,8 @@ class Parts:
         base: base model and tokenizer.
         model: the model that is trained: the base itself, or PEFT's wrapper around it.
         method: the optimiser; where lr or eps are to be measured, it has its fall-backs until then.
-        scout: the same method on the same parameters with directions of its own, for calibration; None for a method
-            that has no directions.
+        calibration_method: the same method on the same parameters with directions of its own; None for a method that
+            has no directions.
         evaluator: turns examples into losses.
         train: training examples.
         dev: selection examples.
@@ -86,7 +86,7 @@ class Parts:
     base: Base
     model: Any
     method: Method
-    scout: ZerothOrder | None
+    calibration_method: ZerothOrder | None
     evaluator: Evaluator
     train: list[Encoded]
     dev: list[Encoded]
@@ -99,7 +99,7 @@ class Parts:
     facts: dict[str, Any]
 
 
-def ground(cfg: DictConfig) -> Ground:
+def task_setup(cfg: DictConfig) -> TaskSetup:
     """Load the task's examples and the base model.
 
     Raises:
@@ -138,7 +138,7 @@ def ground(cfg: DictConfig) -> Ground:
         "data_files": dict(splits.files),
     }
     encoder = Encoder(base.tokenizer, task.scoring, base.context, base.first_token)
-    return Ground(base, task.scoring, splits, encoder, facts)
+    return TaskSetup(base, task.scoring, splits, encoder, facts)
 
 
 def assemble(cfg: DictConfig) -> Parts:
@@ -147,13 +147,13 @@ def assemble(cfg: DictConfig) -> Parts:
     Raises:
         UserError: anything wrong with the input.
     """
-    on = ground(cfg)
+    on = task_setup(cfg)
     train = on.encoder.encode(on.splits.train, "train")
     model, groups = model_and_groups(cfg, on.base)
     method = method_of(cfg, groups, cfg.seeds.direction)
     if method.needs_grad and on.scoring.loss == "f1":
         raise invalid("method", cfg.method.name, "a zeroth-order method for task.loss=f1, which has no gradient")
-    scout = method_of(cfg, groups, fold_in(cfg.seeds.direction, "calibration"))
+    calibration_method = method_of(cfg, groups, fold_in(cfg.seeds.direction, "calibration"))
     try:
         order = BatchOrder(len(train), cfg.batch_size, cfg.seeds.order)
         probed = BatchOrder(len(train), cfg.batch_size, fold_in(cfg.seeds.order, "calibration"))
@@ -188,7 +188,7 @@ def assemble(cfg: DictConfig) -> Parts:
         on.base,
         model,
         method,
-        scout if isinstance(scout, ZerothOrder) else None,
+        calibration_method if isinstance(calibration_method, ZerothOrder) else None,
         evaluator,
         train,
         dev,

@@ -9,7 +9,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from zo_runner.errors import invalid
-from zo_runner.jobs.assemble import first_prompt, ground, head
+from zo_runner.jobs.assemble import first_prompt, head, task_setup
 from zo_runner.models import lora
 from zo_runner.models.base_model import Base
 from zo_runner.models.encoding import join
@@ -35,7 +35,7 @@ def execute(cfg: DictConfig, known: dict[str, Any], directory: RunDirectory) -> 
     """
     started = time.perf_counter()
     memory = PeakMemory()
-    on = ground(cfg)
+    on = task_setup(cfg)
     examples = getattr(on.splits, cfg.evaluate.split)
     if cfg.evaluate.shots:
         examples = with_shots(examples, on.splits.train, cfg.evaluate.shots, cfg.seeds.data)

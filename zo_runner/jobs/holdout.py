@@ -14,13 +14,13 @@ from zo_runner.models import lora
 from zo_runner.models.evaluator import Score
 from zo_runner.records.run_directory import RunDirectory
 from zo_runner.training.budget import Budget, Ledger
-from zo_runner.training.outcome import Outcome
+from zo_runner.training.outcome import TrainingOutcome
 
 # Where the last parameters of a fully trained model wait for a test that is read later. An adapter is kept anyway.
 LAST = "last"
 
 
-def keep(parts: Parts, directory: RunDirectory, outcome: Outcome, *, tested: bool) -> None:
+def keep(parts: Parts, directory: RunDirectory, outcome: TrainingOutcome, *, tested: bool) -> None:
     """Save the last parameters: an adapter always, a full model where they will be needed and lie nowhere else."""
     if parts.model is not parts.base.model:
         directory.replace("adapter", lambda folder: lora.save(parts.model, folder))
@@ -28,7 +28,7 @@ def keep(parts: Parts, directory: RunDirectory, outcome: Outcome, *, tested: boo
         directory.replace(LAST, lambda folder: lora.save(parts.model, folder))
 
 
-def read_at_end(parts: Parts, directory: RunDirectory, ledger: Ledger, outcome: Outcome) -> dict[str, Score]:
+def read_at_end(parts: Parts, directory: RunDirectory, ledger: Ledger, outcome: TrainingOutcome) -> dict[str, Score]:
     """Test scores of the parameters as they are, unless they diverged, and of the best on dev."""
     test: dict[str, Score] = {}
     if outcome.status == "done":
@@ -73,7 +73,7 @@ def read_later(cfg: DictConfig, directory: RunDirectory, made: dict[str, Any]) -
     return result
 
 
-def _same(outcome: Outcome) -> bool:
+def _same(outcome: TrainingOutcome) -> bool:
     return outcome.best is not None and outcome.last is not None and outcome.best.step == outcome.last.step
 
 

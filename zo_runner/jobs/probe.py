@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 from omegaconf import DictConfig, OmegaConf
 
-from zo_runner.jobs.assemble import first_prompt, ground, head, tracker_of
+from zo_runner.jobs.assemble import first_prompt, head, task_setup, tracker_of
 from zo_runner.jobs.probe_measurements import Study
 from zo_runner.records.provenance import environment
 from zo_runner.records.run_directory import RunDirectory
@@ -32,7 +32,7 @@ def execute(cfg: DictConfig, known: dict[str, Any], directory: RunDirectory) -> 
     """
     started = time.perf_counter()
     memory = PeakMemory()
-    on = ground(cfg)
+    on = task_setup(cfg)
     train = on.encoder.encode(on.splits.train, "train")
     study = Study(cfg, on, train)
     facts = {**on.facts, "first_prompt": first_prompt(on.splits.train[0].prompt, train[0])}

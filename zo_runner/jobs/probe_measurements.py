@@ -18,7 +18,7 @@ from peft import PeftModel
 from tqdm import tqdm
 
 from zo_runner.errors import invalid, is_shortage
-from zo_runner.jobs.assemble import Ground, method_of
+from zo_runner.jobs.assemble import TaskSetup, method_of
 from zo_runner.methods import AR1ZO
 from zo_runner.methods.atoms import lora_alpha
 from zo_runner.methods.directions import Direction, losses_at
@@ -29,6 +29,7 @@ from zo_runner.seeds import fold_in
 from zo_runner.snr import loss_noise_variance
 from zo_runner.training.budget import Budget, Ledger
 from zo_runner.training.noise import Noise
+from zo_runner.training.objective import Objective, objective, re_evaluations
 from zo_runner.training.sampler import BatchOrder
 
 Groups = list[dict[str, Any]]
@@ -38,7 +39,7 @@ DIRECTIONS_AT_ONCE = 16
 
 
 @dataclass(frozen=True)
-class Point:
+class ProbedAdapter:
     """An adapter at which directions are drawn.
 
     Attributes:
@@ -65,7 +66,7 @@ class Study:
         train: training examples.
     """
 
-    def __init__(self, cfg: DictConfig, on: Ground, train: list[Encoded]) -> None:
+    def __init__(self, cfg: DictConfig, on: TaskSetup, train: list[Encoded]) -> None:
         self.cfg, self.on, self.train = cfg, on, train
         self.batch = [train[i] for i in BatchOrder(len(train), cfg.batch_size, fold_in(cfg.seeds.order, "probe"))[0]]
         self.noise = Noise(std=cfg.noise.std, repeats=cfg.noise.repeats, seed=cfg.seeds.direction)
@@ -76,7 +77,7 @@ class Study:
 
     def cells(self) -> list[Cell]:
         """Every cell, in the order of the grid."""
-        found: dict[tuple[str, str, int], list[Drawn]] = {}
+        found: dict[tuple[str, str, int], list[ProbedSlopes]] = {}
         bar = tqdm(desc="probe", unit="direction", disable=None, leave=False)
         with bar:
             for point in self.points():
@@ -88,7 +89,7 @@ class Study:
                     bar.update(self.per_init)
         return [_cell(key, drawn, self.cfg.method.eps) for key, drawn in sorted(found.items())]
 
-    def points(self) -> Iterator[Point]:
+    def points(self) -> Iterator[ProbedAdapter]:
         """Adapters, one after the other on the same base model."""
         cfg = self.cfg
         if cfg.probe.adapter is not None:
@@ -96,7 +97,7 @@ class Study:
             groups = lora.lora_groups(model)
             rank, scaling = groups[0]["params"][0].shape[0], _scaling_of(model, cfg.alpha)
             for init in range(cfg.probe.inits):
-                yield Point(model, rank, scaling, init, groups)
+                yield ProbedAdapter(model, rank, scaling, init, groups)
             return
         for rank, scaling, init in itertools.product(cfg.probe.ranks, cfg.probe.scalings, range(cfg.probe.inits)):
             model = lora.attach_lora(
@@ -107,27 +108,27 @@ class Study:
                 target_modules=cfg.adapter.target_modules,
                 seed=fold_in(cfg.seeds.adapter, "probe", init),
             )
-            point = Point(model, rank, scaling, init, lora.lora_groups(model))
+            point = ProbedAdapter(model, rank, scaling, init, lora.lora_groups(model))
             self._train(point)
             yield point
             model.unload()
 
-    def _train(self, point: Point) -> None:
+    def _train(self, point: ProbedAdapter) -> None:
         """Take the steps that lead from the initialisation to the operating point."""
         method = method_of(self.cfg, point.groups, self.cfg.seeds.direction)
         order = BatchOrder(len(self.train), self.cfg.batch_size, self.cfg.seeds.order)
         evaluator = self.on.evaluator(point.model, self.cfg.runtime)
         for step in range(self.cfg.probe.steps):
             batches = evaluator.batches([self.train[i] for i in order[step]])
-            method.step(evaluator.query(*batches))
+            method.step(Objective(evaluator, batches))
 
     @torch.no_grad()
-    def _draw(self, point: Point, atoms: str, exact: Groups | None, sigma2: float) -> "Drawn":
+    def _draw(self, point: ProbedAdapter, atoms: str, exact: Groups | None, sigma2: float) -> "ProbedSlopes":
         """Slopes along the cell's directions at one point."""
         evaluator = self.on.evaluator(point.model, self.cfg.runtime)
-        query = evaluator.query(*evaluator.batches(self.batch))
+        batches = evaluator.batches(self.batch)
         # The path leaves rank and scaling out: the same added noise in every cell.
-        closure = self.ledger.meter(self.noise.observed(query, "probe", point.init))
+        closure = objective(evaluator, batches, self.ledger, self.noise, "probe", point.init)
         seed, eps = fold_in(self.cfg.seeds.direction, "probe", point.init), self.cfg.method.eps
 
         def directions(groups: Groups) -> AR1ZO:
@@ -146,16 +147,16 @@ class Study:
                 for part in directions(average).direction(i):
                     part.view.add_(part.component, alpha=slope)
         cosine = _cosine(average, exact) if exact is not None else None
-        return Drawn(point.init, tuple(slopes), tuple(derivatives), cosine, sigma2)
+        return ProbedSlopes(point.init, tuple(slopes), tuple(derivatives), cosine, sigma2)
 
-    def _noise(self, point: Point) -> float:
+    def _noise(self, point: ProbedAdapter) -> float:
         """Variance of the loss noise at a point."""
         if not self.noise.repeats:
             return float(self.noise.std**2)
         evaluator, path = self.on.evaluator(point.model), ("probe", "noise", point.rank, point.init)
-        return loss_noise_variance(self.noise.re_evaluations(evaluator, self.ledger, self.batch, point.init, *path))
+        return loss_noise_variance(re_evaluations(evaluator, self.ledger, self.noise, self.batch, point.init, *path))
 
-    def _gradient(self, point: Point) -> Groups | None:
+    def _gradient(self, point: ProbedAdapter) -> Groups | None:
         """The gradient of the batch's loss in the adapter's parameters, by autograd in float32; None if not wanted."""
         if not self.cfg.probe.gradient:
             return None
@@ -180,7 +181,7 @@ class Study:
 
 
 @dataclass(frozen=True)
-class Drawn:
+class ProbedSlopes:
     """What the directions of one initialisation gave."""
 
     init: int
@@ -190,7 +191,7 @@ class Drawn:
     sigma2: float
 
 
-def _cell(key: tuple[str, str, int], drawn: list[Drawn], eps: float) -> Cell:
+def _cell(key: tuple[str, str, int], drawn: list[ProbedSlopes], eps: float) -> Cell:
     atoms, scaling, rank = key
     known = all(part.cosine is not None for part in drawn)
     return Cell(

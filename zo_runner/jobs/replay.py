@@ -32,7 +32,7 @@ from zo_runner.records import journal
 from zo_runner.records.provenance import differences, environment
 from zo_runner.records.run_directory import RunDirectory, read_meta
 from zo_runner.training import checkpoint
-from zo_runner.training.outcome import Taken
+from zo_runner.training.outcome import StepRecord
 
 NAME = "replay"
 
@@ -124,7 +124,7 @@ def replay(
     started = time.perf_counter()
     journal_bytes, numbers = 0, 0
     for line in _lines(folder / journal.NAME, directory.run_id, step):
-        report = Taken.of_row(line.row).report
+        report = StepRecord.of_row(line.row).report
         for group in method.param_groups:
             group["lr"] = report.lr
         method.replay(report)

@@ -26,15 +26,15 @@ from zo_runner.records.run_directory import RunDirectory, is_complete, read_meta
 from zo_runner.training import checkpoint
 from zo_runner.training.budget import Budget, Ledger
 from zo_runner.training.calibration import calibrate, longest_update
-from zo_runner.training.calibration_queries import Bench
-from zo_runner.training.checkpoint import Past, past_of
+from zo_runner.training.calibration_queries import CalibrationQueries
+from zo_runner.training.checkpoint import ResumeState, resume_state
 from zo_runner.training.divergence import Guard
 from zo_runner.training.interrupts import uninterrupted
-from zo_runner.training.learning_rate import FollowingRate
+from zo_runner.training.learning_rate import CurvatureSchedule
 from zo_runner.training.memory import PeakMemory, StepMemory
 from zo_runner.training.noise import Noise
-from zo_runner.training.outcome import Outcome
-from zo_runner.training.recorder import RunObserver
+from zo_runner.training.outcome import TrainingOutcome
+from zo_runner.training.recorder import Recorder
 from zo_runner.training.trainer import Trainer
 
 
@@ -58,10 +58,10 @@ def execute(cfg: DictConfig, known: dict[str, Any], directory: RunDirectory) -> 
     parts = assemble(cfg)
     past = None
     if cfg.runtime.resume and directory.may_be_under_way:
-        past = past_of(directory.path, directory.run_id, replays=isinstance(parts.method, ZerothOrder))
+        past = resume_state(directory.path, directory.run_id, replays=isinstance(parts.method, ZerothOrder))
     flops = FlopMeter(parts.base.model)
     ledger = Ledger(Budget(**granted(cfg)), lambda: flops.total)
-    outcome, step_memory = Outcome(), StepMemory()
+    outcome, step_memory = TrainingOutcome(), StepMemory()
     config_yaml, meta = OmegaConf.to_yaml(cfg, resolve=True), {**environment(), **parts.facts, "identity": known}
     result: dict[str, Any] = {**_head(cfg, known, directory), "status": "failed", "error": None, "metrics": {}}
     result["tested"] = cfg.runtime.test
@@ -73,9 +73,9 @@ def execute(cfg: DictConfig, known: dict[str, Any], directory: RunDirectory) -> 
             directory.start(config_yaml, meta)
         observer = _observer(cfg, parts, directory, ledger, past)
         if past is not None:
-            _take_up(directory, config_yaml, meta, past)
+            _note_resume(directory, config_yaml, meta, past)
         try:
-            with _told(result, directory), shortage_told(cfg, lambda: ledger.phase):
+            with _record_failure(result, directory), shortage_told(cfg, lambda: ledger.phase):
                 beginning.close()
                 if past is None:
                     observer.facts = _calibrate(cfg, parts, ledger, observer)
@@ -98,7 +98,7 @@ def execute(cfg: DictConfig, known: dict[str, Any], directory: RunDirectory) -> 
 
 
 @contextmanager
-def _told(result: dict[str, Any], directory: RunDirectory) -> Iterator[None]:
+def _record_failure(result: dict[str, Any], directory: RunDirectory) -> Iterator[None]:
     """Say in the result, and in error.txt, what ended the block before its time."""
     try:
         yield
@@ -113,7 +113,7 @@ def _told(result: dict[str, Any], directory: RunDirectory) -> Iterator[None]:
         raise
 
 
-def _take_up(directory: RunDirectory, config_yaml: str, meta: dict[str, Any], past: Past) -> None:
+def _note_resume(directory: RunDirectory, config_yaml: str, meta: dict[str, Any], past: ResumeState) -> None:
     """Note in meta.json that the run goes on here and now, and say what is different. Both files may have been lost."""
     begun = read_meta(directory.path) or meta
     if differs := ", ".join(differences(begun, meta)):
@@ -123,9 +123,11 @@ def _take_up(directory: RunDirectory, config_yaml: str, meta: dict[str, Any], pa
     directory.describe(config_yaml, {**begun, "resumed": [*begun.get("resumed", []), {"step": at, **now}]})
 
 
-def _observer(cfg: DictConfig, parts: Parts, directory: RunDirectory, ledger: Ledger, past: Past | None) -> RunObserver:
+def _observer(
+    cfg: DictConfig, parts: Parts, directory: RunDirectory, ledger: Ledger, past: ResumeState | None
+) -> Recorder:
     title = label(cfg)
-    return RunObserver(
+    return Recorder(
         directory,
         tracker_of(cfg, directory.path, title),
         lambda folder: lora.save(parts.model, folder),
@@ -140,12 +142,12 @@ def _noise(cfg: DictConfig) -> Noise:
     return Noise(std=cfg.noise.std, repeats=cfg.noise.repeats, every=cfg.noise.every, seed=cfg.seeds.direction)
 
 
-def _calibrate(cfg: DictConfig, parts: Parts, ledger: Ledger, observer: RunObserver) -> dict[str, Any]:
+def _calibrate(cfg: DictConfig, parts: Parts, ledger: Ledger, observer: Recorder) -> dict[str, Any]:
     """Measure what is `auto`, give it to the method, and return what result.json says of it."""
-    if not calibrates(cfg) or parts.scout is None:
+    if not calibrates(cfg) or parts.calibration_method is None:
         return {"calibration": None}
-    bench = Bench(
-        method=parts.scout,
+    bench = CalibrationQueries(
+        method=parts.calibration_method,
         evaluator=parts.evaluator,
         examples=parts.train,
         order=parts.probed,
@@ -163,8 +165,8 @@ def _calibrate(cfg: DictConfig, parts: Parts, ledger: Ledger, observer: RunObser
         eps=None if cfg.method.eps == AUTO else cfg.method.eps,
         eps_default=cfg.method.fallback.eps,
         target_db=cfg.calibration.fd_snr_db,
-        normalized=parts.scout.normalizes != "nothing",
-        longest=longest_update(parts.scout, cfg.calibration.walk, _steps(parts, ledger.budget)),
+        normalized=parts.calibration_method.normalizes != "nothing",
+        longest=longest_update(parts.calibration_method, cfg.calibration.walk, _steps(parts, ledger.budget)),
     )
     if not ledger.affords(parts.step_queries, tokens=parts.step_tokens):  # only seconds can end here
         raise invalid("budget.seconds", cfg.budget.seconds, f"> {ledger.spent:.3g}, which calibration took")
@@ -173,7 +175,7 @@ def _calibrate(cfg: DictConfig, parts: Parts, ledger: Ledger, observer: RunObser
     for group in parts.method.param_groups:
         group["lr"], group["eps"] = found.lr, found.eps
     event = {"step": 0, "queries": ledger.charged, "lr": found.lr, "calibration/eps": found.eps}
-    observer.logged({**event, "calibration/curvature": found.curvature})
+    observer.on_log({**event, "calibration/curvature": found.curvature})
     return {"lr": found.lr, "eps": found.eps, "calibration": found.as_dict()}
 
 
@@ -187,9 +189,9 @@ def _trainer(
     cfg: DictConfig,
     parts: Parts,
     ledger: Ledger,
-    observer: RunObserver,
+    observer: Recorder,
     memory: StepMemory,
-    outcome: Outcome,
+    outcome: TrainingOutcome,
     calibration: dict[str, Any] | None,
 ) -> Trainer:
     return Trainer(
@@ -211,7 +213,7 @@ def _trainer(
     )
 
 
-def _rate(cfg: DictConfig, method: Method, calibration: dict[str, Any] | None) -> FollowingRate | None:
+def _rate(cfg: DictConfig, method: Method, calibration: dict[str, Any] | None) -> CurvatureSchedule | None:
     """What chooses the rate of every step.
 
     None where it is given, where noise hides the curvature at eps, and for methods that it is not made for.
@@ -224,8 +226,8 @@ def _rate(cfg: DictConfig, method: Method, calibration: dict[str, Any] | None) -
     if calibration["curvature_eps"] != calibration["eps"]:
         return None
     eps, curvatures = calibration["eps"], calibration["curvatures"]
-    scale, most = cfg.method.lr_scale, calibration["most"]
-    return FollowingRate(lr_scale=scale, eps=eps, every=every, curvatures=curvatures, most=most)
+    scale, most = cfg.method.lr_scale, calibration["lr_max"]
+    return CurvatureSchedule(lr_scale=scale, eps=eps, every=every, curvatures=curvatures, lr_max=most)
 
 
 def label(cfg: DictConfig) -> str:
@@ -247,7 +249,7 @@ def _head(cfg: DictConfig, known: dict[str, Any], directory: RunDirectory) -> di
     }
 
 
-def _tail(ledger: Ledger, outcome: Outcome, total: float) -> dict[str, Any]:
+def _tail(ledger: Ledger, outcome: TrainingOutcome, total: float) -> dict[str, Any]:
     spent = ledger.summary()
     seconds = {**spent.pop("seconds"), "total": total, "step_median": outcome.step_median}
     best = outcome.best.score.loss if outcome.best else None
@@ -260,7 +262,7 @@ def _tail(ledger: Ledger, outcome: Outcome, total: float) -> dict[str, Any]:
     }
 
 
-def _metrics(outcome: Outcome, test: dict[str, Score]) -> dict[str, Any]:
+def _metrics(outcome: TrainingOutcome, test: dict[str, Score]) -> dict[str, Any]:
     dev = {name: point.as_dict() for name, point in outcome.dev().items() if point is not None}
     return {"dev": dev, "test": {name: score.as_dict() for name, score in test.items()}}
 

@@ -26,7 +26,7 @@ query.
 from zo_runner.devices import moved
 from zo_runner.methods.atoms import OFFSETS, ORDERS, Offsets, Order, atom, atom_at, factors
 from zo_runner.methods.base import Params, ZerothOrder
-from zo_runner.methods.directions import Direction, Drawn, Slot, Thin
+from zo_runner.methods.directions import Direction, LazyDirection, LowRankPart, Slot
 from zo_runner.methods.random import normal
 
 
@@ -96,5 +96,5 @@ class AR1ZO(ZerothOrder):
             )
             slots += [(view, z.detach, group) for view, z in zip(views, (z_a, z_b), strict=True)]
             if at is not None:
-                thin += [Thin(a_RI, at, z_a[:, None]), Thin(b_OR, z_b[:, None], at)]
-        return Drawn(slots, thin=thin, whole=k is None)
+                thin += [LowRankPart(a_RI, at, z_a[:, None]), LowRankPart(b_OR, z_b[:, None], at)]
+        return LazyDirection(slots, thin=thin, whole=k is None)

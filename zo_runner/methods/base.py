@@ -17,7 +17,7 @@ from typing import Any, ClassVar, Literal
 
 import torch
 
-from zo_runner.methods.directions import Closure, Direction, Drawn, Thin, losses_along, move
+from zo_runner.methods.directions import Closure, Direction, LazyDirection, LowRankPart, losses_along, move
 from zo_runner.methods.random import normal, signs
 
 Params = Iterable[torch.Tensor] | Iterable[dict[str, Any]]
@@ -167,7 +167,7 @@ class ZerothOrder(Method):
 
     @property
     def follows_curvature(self) -> bool:
-        """Whether `rate.FollowingRate` may choose lr: it reads (l+ + l-) / 2, and presumes a step of lr * slope."""
+        """Whether `rate.CurvatureSchedule` may choose lr: it reads (l+ + l-) / 2, and presumes a step of lr * slope."""
         return self.two_sided and self.normalizes == "nothing"
 
     def direction(self, step: int) -> Direction:
@@ -193,16 +193,16 @@ class ZerothOrder(Method):
         """What a slope and a curvature take together."""
         return 2 + self.queries_per_reading
 
-    def half_turned(self, step: int) -> Direction:
+    def flipped_in_A(self, step: int) -> Direction:
         """The direction of `step` with the other sign in every A: (-z_a, z_b)."""
         u = self.direction(step)
-        assert isinstance(u, Drawn)
-        return u.turned([group["params"][0] for group in self.param_groups])
+        assert isinstance(u, LazyDirection)
+        return u.flipped([group["params"][0] for group in self.param_groups])
 
     def over_tensors(self, component: Callable[[Key, torch.Tensor], torch.Tensor]) -> Direction:
         """The direction that has `component(key, parameter)` in every parameter."""
         slots = [(param, partial(component, key, param), group) for key, param, group in self.tensors()]
-        return Drawn(slots, whole=self.has_halves)
+        return LazyDirection(slots, whole=self.has_halves)
 
     def over_factors(self, factors: Callable[[Key, torch.Tensor], Factors]) -> Direction:
         """The direction that has left @ right' in every parameter, from `factors(key, parameter)`.
@@ -210,8 +210,10 @@ class ZerothOrder(Method):
         For a parameter that is no matrix, `left` is None and `right` its component.
         """
         tensors = list(self.tensors())
-        thin = [Thin(param, *factors(key, param)) for key, param, _ in tensors]
-        return Drawn([(t.param, t.dense, group) for t, (_, _, group) in zip(thin, tensors, strict=True)], thin=thin)
+        thin = [LowRankPart(param, *factors(key, param)) for key, param, _ in tensors]
+        return LazyDirection(
+            [(t.param, t.dense, group) for t, (_, _, group) in zip(thin, tensors, strict=True)], thin=thin
+        )
 
     def normal(self, like: torch.Tensor, shape: tuple[int, ...], step: int, *key: str | int) -> torch.Tensor:
         """Standard normal numbers on the device of a parameter, in its working precision.

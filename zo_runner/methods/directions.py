@@ -17,7 +17,7 @@ from zo_runner.errors import Diverged
 Closure = Callable[[], torch.Tensor]
 
 
-class Part(NamedTuple):
+class DirectionPart(NamedTuple):
     """The share of one tensor in a direction."""
 
     view: torch.Tensor
@@ -25,7 +25,7 @@ class Part(NamedTuple):
     group: dict[str, Any]
 
 
-class Thin(NamedTuple):
+class LowRankPart(NamedTuple):
     """The share of one parameter in a direction as few numbers, for who reads the loss without writing to parameters.
 
     u = left @ right' for a matrix [m, n], with left [m, r] and right [n, r], where an integer k stands for the unit
@@ -36,7 +36,7 @@ class Thin(NamedTuple):
     left: torch.Tensor | int | None
     right: torch.Tensor | int
 
-    def turned(self) -> "Thin":
+    def flipped(self) -> "LowRankPart":
         """-u."""
         if isinstance(self.right, torch.Tensor):
             return self._replace(right=-self.right)
@@ -50,14 +50,14 @@ class Thin(NamedTuple):
         return self.right if self.left is None else self.left @ self.right.T
 
 
-Direction = Iterable[Part]
+Direction = Iterable[DirectionPart]
 Slot = tuple[torch.Tensor, Callable[[], torch.Tensor], dict[str, Any]]
 
 # A direction of up to this many float32 numbers (1 GiB) is worth its memory: on a CPU drawing takes long.
 KEPT_NUMBERS = 2**28
 
 
-class Drawn:
+class LazyDirection:
     """A direction whose numbers are drawn when they are asked for.
 
     Up to KEPT_NUMBERS they are then kept, beyond that drawn again at every pass, since keeping them would cost as much
@@ -69,21 +69,23 @@ class Drawn:
         whole: whether its components, which cover whole parameters, are few numbers themselves.
     """
 
-    def __init__(self, slots: Sequence[Slot], *, thin: Sequence[Thin] | None = None, whole: bool = False) -> None:
+    def __init__(
+        self, slots: Sequence[Slot], *, thin: Sequence[LowRankPart] | None = None, whole: bool = False
+    ) -> None:
         self.slots = slots
         self._thin, self._whole = thin, whole
-        self._kept: list[Part] | None = None
+        self._kept: list[DirectionPart] | None = None
 
-    def __iter__(self) -> Iterator[Part]:
+    def __iter__(self) -> Iterator[DirectionPart]:
         if self._kept is not None:
             return iter(self._kept)
-        parts = (Part(view, draw(), group) for view, draw, group in self.slots)
+        parts = (DirectionPart(view, draw(), group) for view, draw, group in self.slots)
         if sum(view.numel() for view, _, _ in self.slots) > KEPT_NUMBERS:
             return parts
         self._kept = list(parts)
         return iter(self._kept)
 
-    def turned(self, params: Collection[torch.Tensor]) -> "Drawn":
+    def flipped(self, params: Collection[torch.Tensor]) -> "LazyDirection":
         """The same direction with the other sign in some parameters, and in views of them."""
         places = [(param.data_ptr(), param.data_ptr() + param.nbytes) for param in params]
 
@@ -93,36 +95,36 @@ class Drawn:
 
         slots = [(view, component(view, draw), group) for view, draw, group in self.slots]
         if self._whole or self._thin is None:
-            return Drawn(slots, whole=self._whole)
+            return LazyDirection(slots, whole=self._whole)
         turns = {id(param) for param in params}
-        return Drawn(slots, thin=[part.turned() if id(part.param) in turns else part for part in self._thin])
+        return LazyDirection(slots, thin=[part.flipped() if id(part.param) in turns else part for part in self._thin])
 
     @property
-    def thin(self) -> Sequence[Thin] | None:
+    def thin(self) -> Sequence[LowRankPart] | None:
         """The direction as few numbers, or None."""
-        return [Thin(part.view, None, part.component) for part in self] if self._whole else self._thin
+        return [LowRankPart(part.view, None, part.component) for part in self] if self._whole else self._thin
 
 
 @runtime_checkable
-class ReadsPoints(Protocol):
+class BatchedObjective(Protocol):
     """A closure that can read the loss at points around the parameters without writing to them."""
 
     def __call__(self) -> torch.Tensor:
         """The loss at the parameters, 0-d."""
         ...
 
-    def reads(self, directions: Sequence[Direction]) -> bool:
+    def supports(self, directions: Sequence[Direction]) -> bool:
         """Whether it can along these directions."""
         ...
 
-    def at(self, directions: Sequence[Direction], offsets: Sequence[float]) -> torch.Tensor:
+    def losses_at(self, directions: Sequence[Direction], offsets: Sequence[float]) -> torch.Tensor:
         """The losses at theta + t u, [D F], for each u of `directions` and each t of `offsets` in turn."""
         ...
 
 
 def views(direction: Direction) -> list[torch.Tensor]:
     """What a direction perturbs, without drawing any numbers."""
-    if isinstance(direction, Drawn):
+    if isinstance(direction, LazyDirection):
         return [view for view, _, _ in direction.slots]
     return [part.view for part in direction]
 
@@ -141,16 +143,16 @@ def losses_at(closure: Closure, directions: Sequence[Direction], offsets: Sequen
     Raises:
         Diverged: a loss is not finite.
     """
-    if not reads_points(closure, directions):
+    if not reads_at_once(closure, directions):
         return [_one_by_one(closure, direction, offsets) for direction in directions]
-    assert isinstance(closure, ReadsPoints)
-    losses = closure.at(directions, offsets).view(len(directions), len(offsets))
+    assert isinstance(closure, BatchedObjective)
+    losses = closure.losses_at(directions, offsets).view(len(directions), len(offsets))
     return [[finite(loss) for loss in row] for row in losses.tolist()]
 
 
-def reads_points(closure: Closure, directions: Sequence[Direction]) -> bool:
+def reads_at_once(closure: Closure, directions: Sequence[Direction]) -> bool:
     """Whether a closure can read the loss along `directions` without writing to the parameters."""
-    return isinstance(closure, ReadsPoints) and closure.reads(directions)
+    return isinstance(closure, BatchedObjective) and closure.supports(directions)
 
 
 def _one_by_one(closure: Closure, direction: Direction, offsets: Sequence[float]) -> list[float]:

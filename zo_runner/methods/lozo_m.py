@@ -24,7 +24,7 @@ import math
 import torch
 
 from zo_runner.methods.base import Params, StepReport, require
-from zo_runner.methods.directions import Direction, Part, move
+from zo_runner.methods.directions import Direction, DirectionPart, move
 from zo_runner.methods.lozo import LOZO
 
 
@@ -70,4 +70,4 @@ class LOZOM(LOZO):
             along = momentum
             if param.dim() == 2:
                 along = momentum @ self.right(param, report.step, *key).T / math.sqrt(self.rank)
-            move([Part(param, along, group)], 1.0)
+            move([DirectionPart(param, along, group)], 1.0)

@@ -23,7 +23,7 @@ from typing import ClassVar, Literal
 import torch
 
 from zo_runner.methods.base import Params, StepReport, require
-from zo_runner.methods.directions import Direction, Part, move
+from zo_runner.methods.directions import Direction, DirectionPart, move
 from zo_runner.methods.mezo import MeZO
 
 
@@ -71,4 +71,4 @@ class ZOAdam(MeZO):
             m.mul_(self.beta1).add_(g, alpha=1 - self.beta1)
             v.mul_(self.beta2).addcmul_(g, g, value=1 - self.beta2)
             root = (v / (1 - self.beta2**t)).sqrt_().add_(self.floor)
-            move([Part(part.view, m / root, part.group)], 1 / (1 - self.beta1**t))
+            move([DirectionPart(part.view, m / root, part.group)], 1 / (1 - self.beta1**t))

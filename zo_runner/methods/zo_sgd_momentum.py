@@ -17,7 +17,7 @@ Source: ZO-SGD of Ghadimi and Lan 2013, arXiv:1309.5549, with the momentum of Zh
 import torch
 
 from zo_runner.methods.base import Params, StepReport, require
-from zo_runner.methods.directions import Direction, Part, move
+from zo_runner.methods.directions import Direction, DirectionPart, move
 from zo_runner.methods.mezo import MeZO
 
 
@@ -45,5 +45,5 @@ class ZOSGDMomentum(MeZO):
         for part in u:
             move([part], slope)
             v = self.state[part.view].setdefault("momentum", torch.zeros_like(part.component))
-            move([Part(part.view, v, part.group)], self.momentum)
+            move([DirectionPart(part.view, v, part.group)], self.momentum)
             v.mul_(self.momentum).add_(part.component, alpha=slope)

@@ -18,7 +18,7 @@ import math
 from typing import ClassVar, Literal
 
 from zo_runner.methods.base import Params, StepReport
-from zo_runner.methods.directions import Direction, Part, move
+from zo_runner.methods.directions import Direction, DirectionPart, move
 from zo_runner.methods.mezo import MeZO
 
 
@@ -33,4 +33,4 @@ class ZOSign(MeZO):
     def _update(self, u: Direction, report: StepReport) -> None:
         (slope,) = report.slopes
         if slope != 0:
-            move((Part(part.view, part.component.sign(), part.group) for part in u), math.copysign(1.0, slope))
+            move((DirectionPart(part.view, part.component.sign(), part.group) for part in u), math.copysign(1.0, slope))

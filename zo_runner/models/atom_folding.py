@@ -22,7 +22,7 @@ import torch
 from peft.tuners.lora import LoraLayer
 from torch import nn
 
-from zo_runner.methods.directions import Thin
+from zo_runner.methods.directions import LowRankPart
 from zo_runner.models.lora import NAME
 
 # The share of a model's matrices above which the adapter's arithmetic is worth a copy of the adapted weights.
@@ -134,7 +134,7 @@ class Fold:
         return adapter > WORTH_SHARE * sum(p.numel() for p in model.parameters() if p.dim() == 2)
 
     @contextmanager
-    def at(self, thin: Sequence[Thin]) -> Iterator[None]:
+    def at(self, thin: Sequence[LowRankPart]) -> Iterator[None]:
         """Within the block the adapter is a few atoms, over weights that hold the others.
 
         Args:
@@ -149,7 +149,7 @@ class Fold:
             for module in self.modules:
                 module.restore()
 
-    def follow(self, thin: Sequence[Thin]) -> None:
+    def follow(self, thin: Sequence[LowRankPart]) -> None:
         """Do what `at` does to the brackets, for a step that is taken again without a forward."""
         self._update(thin)
         for module in self.modules:
@@ -165,14 +165,14 @@ class Fold:
         return -(-len(self.modules[0].a_RI) // BLOCK)
 
     @staticmethod
-    def of_free_atoms(thin: Sequence[Thin]) -> list[Thin]:
+    def of_free_atoms(thin: Sequence[LowRankPart]) -> list[LowRankPart]:
         """The same direction on an adapter that has the block of its atom only."""
         return [
             u._replace(left=u.left % BLOCK) if isinstance(u.left, int) else u._replace(right=u.right % BLOCK)
             for u in thin
         ]
 
-    def _update(self, thin: Sequence[Thin]) -> None:
+    def _update(self, thin: Sequence[LowRankPart]) -> None:
         atoms = {u.param: u.left for u in thin if isinstance(u.left, int)}
         firsts = [atoms[module.a_RI] // BLOCK * BLOCK for module in self.modules]
         lead = self.modules[0]

@@ -91,7 +91,7 @@ Batch = OptionBatch | PromptBatch
 
 
 @dataclass(frozen=True)
-class Text:
+class PackedText:
     """A prompt, and options that follow it.
 
     Attributes:
@@ -105,14 +105,14 @@ class Text:
     length: int
 
 
-def texts_of(examples: Sequence[Encoded], *, branching: bool) -> list[Text]:
+def texts_of(examples: Sequence[Encoded], *, branching: bool) -> list[PackedText]:
     """What has to be read: a text per example or, unless texts may branch, one per option of several tokens."""
     texts = []
     for b, example in enumerate(examples):
         longer = tuple(o for o, option in enumerate(example.options) if len(option) > 1)
         for branches in [longer] if branching or not longer else [(o,) for o in longer]:
             length = len(example.prefix) + sum(len(example.options[o]) - 1 for o in branches)
-            texts.append(Text(b, branches, length))
+            texts.append(PackedText(b, branches, length))
     return texts
 
 
@@ -218,7 +218,7 @@ class _Sheet:
         self.keep: list[list[int]] = []
         self.predicted_at: list[list[list[tuple[int, int]]]] = [[[] for _ in e.options] for e in examples]
 
-    def write(self, row: Sequence[Text]) -> None:
+    def write(self, row: Sequence[PackedText]) -> None:
         """Add a row."""
         for rows in (self.ids, self.positions, self.texts, self.branches, self.keep):
             rows.append([])

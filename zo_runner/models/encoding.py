@@ -1,4 +1,4 @@
-"""Text to token ids: prompts cut to length, and the options that may follow them.
+"""PackedText to token ids: prompts cut to length, and the options that may follow them.
 
 A tokenizer may merge across the border of prompt and option, so an option is never encoded alone: prompt and option are
 encoded together, and an example is scored from the first token where any of its options leaves the prompt's own tokens.

@@ -17,7 +17,7 @@ from torch import nn
 from torch.func import functional_call
 
 from zo_runner.devices import moved
-from zo_runner.methods.directions import Thin
+from zo_runner.methods.directions import LowRankPart
 
 # A module that is neither linear nor an embedding, such as a norm, is computed once per point with parameters of its
 # own. Up to this many numbers that is cheap.
@@ -39,7 +39,7 @@ class PointHooks:
         # The tokens that an expert sees are chosen by the input, so that its rows are not ordered by point.
         self._routes = any("expert" in name for name, _ in model.named_modules())
 
-    def covers(self, thin: Sequence[Thin]) -> bool:
+    def covers(self, thin: Sequence[LowRankPart]) -> bool:
         """Whether all of a direction can be added from outside."""
         return not self._routes and all(
             param in self._owners and all(_covers(*owner, left) for owner in self._owners[param])
@@ -47,7 +47,7 @@ class PointHooks:
         )
 
     @contextmanager
-    def at(self, directions: Sequence[Sequence[Thin]], offsets: Sequence[float]) -> Iterator[None]:
+    def at(self, directions: Sequence[Sequence[LowRankPart]], offsets: Sequence[float]) -> Iterator[None]:
         """Within the block, forwards of rows that are repeated once per point are those at the points.
 
         Args:
@@ -57,7 +57,7 @@ class PointHooks:
         param = directions[0][0].param
         # In float32 at least: bfloat16 would round eps itself by up to 0.4 %, and a slope with it.
         t_F = moved(torch.tensor(offsets, dtype=torch.promote_types(param.dtype, torch.float32)), param.device)
-        shares: dict[nn.Module, dict[str, list[Thin]]] = {}
+        shares: dict[nn.Module, dict[str, list[LowRankPart]]] = {}
         for parts in zip(*directions, strict=True):
             for module, name in self._owners[parts[0].param]:
                 shares.setdefault(module, {})[name] = list(parts)
@@ -81,7 +81,7 @@ def _covers(module: nn.Module, name: str, left: torch.Tensor | int | None) -> bo
     return small and not any(True for _ in module.children())
 
 
-def _hook(module: nn.Module, share: dict[str, list[Thin]], t_F: torch.Tensor) -> Any:
+def _hook(module: nn.Module, share: dict[str, list[LowRankPart]], t_F: torch.Tensor) -> Any:
     if _is(module, nn.Linear):
         return partial(_linear, share.get("weight"), share.get("bias"), t_F)
     if _is(module, nn.Embedding) and isinstance(share["weight"][0].left, torch.Tensor):
@@ -90,8 +90,8 @@ def _hook(module: nn.Module, share: dict[str, list[Thin]], t_F: torch.Tensor) ->
 
 
 def _linear(
-    weight: list[Thin] | None,
-    bias: list[Thin] | None,
+    weight: list[LowRankPart] | None,
+    bias: list[LowRankPart] | None,
     t_F: torch.Tensor,
     module: nn.Linear,
     args: tuple[torch.Tensor],
@@ -118,7 +118,7 @@ def _by_direction(
         yield d, t, per_direction[d], filled[d]
 
 
-def _add_linear(u: Thin, t: torch.Tensor, x_FNI: torch.Tensor, y_FNO: torch.Tensor) -> None:
+def _add_linear(u: LowRankPart, t: torch.Tensor, x_FNI: torch.Tensor, y_FNO: torch.Tensor) -> None:
     right = u.right
     if u.left is None:
         assert isinstance(right, torch.Tensor)
@@ -134,7 +134,7 @@ def _add_linear(u: Thin, t: torch.Tensor, x_FNI: torch.Tensor, y_FNO: torch.Tens
 
 
 def _embedding(
-    weight: list[Thin],
+    weight: list[LowRankPart],
     t_F: torch.Tensor,
     module: nn.Embedding,
     args: tuple[torch.Tensor],
@@ -152,7 +152,7 @@ def _embedding(
 
 
 def _computed_per_point(
-    share: dict[str, list[Thin]],
+    share: dict[str, list[LowRankPart]],
     t_F: torch.Tensor,
     under_way: list[bool],
     module: nn.Module,

@@ -1,19 +1,12 @@
-"""The loss of one batch as methods query it: where the parameters are, or at several points in one forward."""
+"""A language model at several points around its parameters in one forward, without a write to any parameter."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import torch
-
-from zo_runner.methods.directions import Direction, Drawn, Thin
+from zo_runner.methods.directions import Direction, LazyDirection, LowRankPart
 from zo_runner.models.atom_folding import Fold
-from zo_runner.models.batching import Batch, PromptBatch
 from zo_runner.models.perturbation_hooks import PointHooks
-
-if TYPE_CHECKING:
-    from zo_runner.models.evaluator import Evaluator
-
 
 # With evaluation=auto the most tokens, padding included, that a forward at several points may read. Beyond it a forward
 # is bound by arithmetic and gains nothing from more rows, which then cost memory and cache.
@@ -24,7 +17,7 @@ ACCELERATOR_TOKENS_AT_ONCE = 8192
 MOST_TOKENS_AT_ONCE = 16_384
 
 
-class Perturbed:
+class PerturbedModel:
     """A model at points around its parameters, which are not written to.
 
     Args:
@@ -83,54 +76,13 @@ class Perturbed:
             self.fold.renew()
 
 
-class Query:
-    """The loss of some batches; each point is one query.
-
-    Args:
-        evaluator: turns batches into losses.
-        batches: of one step.
-    """
-
-    def __init__(self, evaluator: "Evaluator", batches: Sequence[Batch]) -> None:
-        self.evaluator, self.batches = evaluator, batches
-
-    def __call__(self) -> torch.Tensor:
-        """The loss at the parameters, 0-d float32."""
-        return self.evaluator.loss(*self.batches)
-
-    def reads(self, directions: Sequence[Direction]) -> bool:
-        """Whether points on these directions are read without writing to the parameters."""
-        return self._at_once(directions, 2) > 0
-
-    def at(self, directions: Sequence[Direction], offsets: Sequence[float]) -> torch.Tensor:
-        """The losses at theta + t u, [D F] float32, for each u of `directions` and each t of `offsets` in turn."""
-        at_once, losses = self._at_once(directions, len(offsets)), []
-        stride = at_once // len(offsets)
-        if stride:
-            forwards = [(directions[i : i + stride], offsets) for i in range(0, len(directions), stride)]
-        else:
-            forwards = [([u], [t]) for u in directions for t in offsets]
-        assert self.evaluator.perturbed is not None
-        for some, at in forwards:
-            with torch.no_grad(), self.evaluator.perturbed.at(some, at):
-                losses.append(self.evaluator.losses(self.batches, points=len(some) * len(at)))
-        return torch.cat(losses)
-
-    def _at_once(self, directions: Sequence[Direction], offsets: int) -> int:
-        perturbed = self.evaluator.perturbed
-        read = [batch.ids_RL.numel() for batch in self.batches if not isinstance(batch, PromptBatch)]
-        if perturbed is None or len(read) < len(self.batches):
-            return 0
-        return perturbed.reads(directions, offsets, sum(read))
-
-
-def thin_of(directions: Sequence[Direction]) -> list[Sequence[Thin]] | None:
+def thin_of(directions: Sequence[Direction]) -> list[Sequence[LowRankPart]] | None:
     """All of them as few numbers, or None."""
-    found = [u.thin if isinstance(u, Drawn) else None for u in directions]
+    found = [u.thin if isinstance(u, LazyDirection) else None for u in directions]
     return None if None in found else [thin for thin in found if thin is not None]
 
 
-def atoms_of(thin: Sequence[Sequence[Thin]]) -> list[int] | None:
+def atoms_of(thin: Sequence[Sequence[LowRankPart]]) -> list[int] | None:
     """The atom that all directions perturb in each module; None where they perturb more, or different ones."""
     first, *others = ([u.left for u in direction if isinstance(u.left, int)] for direction in thin)
     return first if 2 * len(first) == len(thin[0]) and all(other == first for other in others) else None

@@ -2,9 +2,10 @@
 
     {"step": 0, "seed": 0, "slopes": [1.25], "loss": 0.69, "lr": 0.007, "atom": 0, "spent": {...}, "sum": "..."}
 
-`seed` and `step` name the direction, `slopes`, `curvature` and `lr` the update along it. `middle` and `sigma2` are what
-was measured besides, `spent` is the ledger after the step. `sum` is a hash of the line and of the `sum` before it, the
-first one of the run's id: a line that was changed, left out, moved or brought from elsewhere does not fit.
+`seed` and `step` name the direction, `slopes`, `curvature` and `lr` the update along it. `center_loss`, `flipped_mean`
+and `sigma2` are what was measured besides, `spent` is the ledger after the step. `sum` is a hash of the line and of the
+`sum` before it, the first one of the run's id: a line that was changed, left out, moved or brought from elsewhere does
+not fit.
 
 A line is handed to the system as a whole before the next step begins. What ends the process may leave a torn last line,
 which is dropped, and with it at most the step that was being taken. Any other line that does not fit is refused.

@@ -6,7 +6,7 @@ from typing import Any
 from zo_runner.errors import UserError, invalid
 from zo_runner.tasks.base import Example, Loss, Scoring, Template
 from zo_runner.tasks.family import Family, Fragment, check_loss, filled, null_prompt, null_template_of
-from zo_runner.tasks.rows import Row
+from zo_runner.tasks.rows import DataRow
 from zo_runner.tasks.sources import Hub
 
 
@@ -52,7 +52,7 @@ class MultipleChoice(Family):
         self.label_field = label_field
         super().__init__(scoring, prepare, data)
 
-    def _example(self, row: Row) -> Example:
+    def _example(self, row: DataRow) -> Example:
         prompt, texts = filled(self.template, row), self._texts(row)
         # An option that stands there twice is one option, under the number of the first.
         options = list(dict.fromkeys(texts))
@@ -62,7 +62,7 @@ class MultipleChoice(Family):
         correct = dict.fromkeys(options.index(texts[number]) for number in self._correct(row, len(texts)))
         return Example(prompt, tuple(options), tuple(correct), null_prompt(self.null_template, row))
 
-    def _texts(self, row: Row) -> list[str]:
+    def _texts(self, row: DataRow) -> list[str]:
         if isinstance(self.options, str):
             found = row.require(self.options, "the list that task.options names")
             if not isinstance(found, list) or not all(isinstance(text, str) for text in found):
@@ -74,7 +74,7 @@ class MultipleChoice(Family):
             raise UserError(f"Invalid options at {row.place}: {texts}. Must be texts, none of them empty.")
         return texts
 
-    def _correct(self, row: Row, count: int) -> list[int]:
+    def _correct(self, row: DataRow, count: int) -> list[int]:
         label = row.require(self.label_field, "the key that task.label_field names")
         numbers = [_number(value) for value in (label if isinstance(label, list) else [label])]
         found = [number for number in numbers if number is not None and 0 <= number < count]

@@ -7,7 +7,7 @@ from typing import Any
 from zo_runner.errors import UserError, invalid, one_of
 from zo_runner.tasks.base import Example, Loss, Scoring, Template
 from zo_runner.tasks.family import Family, check_loss, filled, null_prompt, null_template_of
-from zo_runner.tasks.rows import Row
+from zo_runner.tasks.rows import DataRow
 
 
 class Classification(Family):
@@ -66,7 +66,7 @@ class Classification(Family):
         if self.source.only_text:  # a number typed in YAML is the text that stands in the file
             self.labels = [str(label) if type(label) is int else label for label in self.labels]
 
-    def _example(self, row: Row) -> Example:
+    def _example(self, row: DataRow) -> Example:
         prompt = filled(self.template, row)
         label = row.require(self.label_field, "the key that task.label_field names")
         for index, value in enumerate(self.labels):

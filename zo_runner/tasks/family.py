@@ -8,7 +8,7 @@ from typing import Any
 from zo_runner.errors import UserError, invalid, one_of
 from zo_runner.tasks.base import Example, Scoring, Splits, Template
 from zo_runner.tasks.prepare import preparation
-from zo_runner.tasks.rows import Row
+from zo_runner.tasks.rows import DataRow
 from zo_runner.tasks.sources import source
 
 
@@ -35,7 +35,7 @@ class Family(ABC):
         return self.source.load(seed).examples(lambda row: self._example(self.prepare(row)))
 
     @abstractmethod
-    def _example(self, row: Row) -> Example:
+    def _example(self, row: DataRow) -> Example:
         """The example of a prepared row."""
 
 
@@ -55,7 +55,7 @@ def _may_have_fields(text: str) -> bool:
         return True
 
 
-def filled(template: Template, row: Row, key: str = "task.template") -> str:
+def filled(template: Template, row: DataRow, key: str = "task.template") -> str:
     """A template with a row's values.
 
     Args:
@@ -73,7 +73,7 @@ def filled(template: Template, row: Row, key: str = "task.template") -> str:
     return template.render(values)
 
 
-def null_prompt(template: Template | None, row: Row) -> str | None:
+def null_prompt(template: Template | None, row: DataRow) -> str | None:
     """The null prompt of a row, where a task has one.
 
     Raises:

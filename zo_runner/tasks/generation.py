@@ -6,7 +6,7 @@ from typing import Any
 from zo_runner.errors import UserError, invalid, one_of
 from zo_runner.tasks.base import Example, Loss, Scoring, Template
 from zo_runner.tasks.family import Family, check_loss, filled
-from zo_runner.tasks.rows import Row
+from zo_runner.tasks.rows import DataRow
 
 METRICS = ("f1", "exact_match", "drop_f1", "drop_exact_match")
 
@@ -63,7 +63,7 @@ class Generation(Family):
         self.answers_field = answers_field
         super().__init__(scoring, prepare, data)
 
-    def _example(self, row: Row) -> Example:
+    def _example(self, row: DataRow) -> Example:
         prompt = filled(self.template, row)
         value = row.require(self.answers_field, "the key that task.answers_field names")
         golds = [_spans(gold) for gold in (value if isinstance(value, list) else [value])]

@@ -11,7 +11,7 @@ from typing import Any
 
 from zo_runner.errors import UserError, invalid
 from zo_runner.tasks.files import SPLITS, read_text, sha256, split_files
-from zo_runner.tasks.rows import Row, Rows
+from zo_runner.tasks.rows import DataRow, Rows
 
 
 class Jsonl:
@@ -42,7 +42,7 @@ class Jsonl:
                 raise UserError(f"Invalid {file}: no rows. Must hold at least {self.holds}.")
         return Rows(**rows, files={file.name: sha256(file) for file in files.values()})
 
-    def rows(self, file: Path) -> Iterator[Row]:
+    def rows(self, file: Path) -> Iterator[DataRow]:
         """The rows of one file."""
         for number, line in enumerate(read_text(file).split("\n"), 1):
             if line.strip():
@@ -55,7 +55,7 @@ class Csv(Jsonl):
     only_text = True
     suffix, holds = "csv", "one row below the header"
 
-    def rows(self, file: Path) -> Iterator[Row]:
+    def rows(self, file: Path) -> Iterator[DataRow]:
         """The rows of one file; all values are text."""
         reader = csv.reader(io.StringIO(read_text(file), newline=""), strict=True)
         start = 1
@@ -70,12 +70,12 @@ class Csv(Jsonl):
                     continue
                 if len(cells) != len(names):
                     raise UserError(f"Invalid row at {place}: {len(cells)} cells. Must be {len(names)}, as the header.")
-                yield Row(dict(zip(names, cells, strict=True)), place)
+                yield DataRow(dict(zip(names, cells, strict=True)), place)
         except csv.Error as error:
             raise UserError(f"Invalid row at {file}:{start}: {error}. Must be comma-separated values.") from None
 
 
-class Text:
+class TextFiles:
     """Plain text: train.txt, dev.txt and test.txt in one folder, or one file that is cut 80 : 10 : 10.
 
     A document is a paragraph, ended by a blank line, or a line where no file has a blank line between two lines. One
@@ -110,7 +110,7 @@ class Text:
                 allowed = "enough paragraphs, or lines, to cut 80 : 10 : 10" if self.path.is_file() else "some"
                 raise UserError(f"Invalid {file}: no text for {name}. Must hold {allowed}.")
         rows = {
-            name: [Row({"text": text}, f"{file}:{line}") for line, text in part]
+            name: [DataRow({"text": text}, f"{file}:{line}") for line, text in part]
             for (name, file), part in zip(files.items(), parts, strict=True)
         }
         return Rows(**rows, files={file.name: sha256(file) for file in dict.fromkeys(files.values())})
@@ -166,7 +166,7 @@ def _finite(number: str) -> float:
 _JSON = json.JSONDecoder(object_pairs_hook=_once, parse_float=_finite, parse_constant=_finite)
 
 
-def _json_row(line: str, place: str) -> Row:
+def _json_row(line: str, place: str) -> DataRow:
     try:
         values = _JSON.decode(line)
         json.dumps(values, ensure_ascii=False).encode()
@@ -179,4 +179,4 @@ def _json_row(line: str, place: str) -> Row:
         raise UserError(f"Invalid row at {place}: not JSON. Must be one JSON object per line.") from None
     if not isinstance(values, dict):
         raise UserError(f"Invalid row at {place}: {type(values).__name__}. Must be a JSON object.")
-    return Row(values, place)
+    return DataRow(values, place)

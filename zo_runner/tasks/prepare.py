@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from zo_runner.errors import invalid, one_of
-from zo_runner.tasks.rows import Row
+from zo_runner.tasks.rows import DataRow
 
 Values = Mapping[str, Any]
 
@@ -76,7 +76,7 @@ PREPARE: Mapping[str, Callable[[Values], dict[str, Any]]] = {
 }
 
 
-def preparation(name: str | None) -> Callable[[Row], Row]:
+def preparation(name: str | None) -> Callable[[DataRow], DataRow]:
     """The function that prepares a row; None for one that leaves it as it is.
 
     Raises:
@@ -87,9 +87,9 @@ def preparation(name: str | None) -> Callable[[Row], Row]:
     if name not in PREPARE:
         raise invalid("task.prepare", name, f"null or {one_of(PREPARE)}")
 
-    def prepare(row: Row) -> Row:
+    def prepare(row: DataRow) -> DataRow:
         try:
-            return Row({**row.values, **PREPARE[name](row.values)}, row.place)
+            return DataRow({**row.values, **PREPARE[name](row.values)}, row.place)
         except ValueError as error:
             raise row.refused(str(error), f"be a row as task.prepare={name} takes it") from None
 

@@ -9,7 +9,7 @@ from zo_runner.tasks.base import Example, Splits
 
 
 @dataclass(frozen=True)
-class Row:
+class DataRow:
     """One row of a data set.
 
     Attributes:
@@ -45,12 +45,12 @@ class Row:
 class Rows:
     """The rows of the three parts, and sha256 of every file that was read, or of what was generated."""
 
-    train: list[Row]
-    dev: list[Row]
-    test: list[Row]
+    train: list[DataRow]
+    dev: list[DataRow]
+    test: list[DataRow]
     files: Mapping[str, str] = field(default_factory=dict)
 
-    def examples(self, make: Callable[[Row], Example]) -> Splits:
+    def examples(self, make: Callable[[DataRow], Example]) -> Splits:
         """Every row made an example."""
         train, dev, test = ([make(row) for row in part] for part in (self.train, self.dev, self.test))
         return Splits(train, dev, test, self.files)

@@ -7,9 +7,9 @@ from typing import Any, Protocol
 from zo_runner.errors import invalid, one_of
 from zo_runner.tasks import hub
 from zo_runner.tasks.files import digest, hub_files, sha256
-from zo_runner.tasks.local_files import Csv, Jsonl, Text
+from zo_runner.tasks.local_files import Csv, Jsonl, TextFiles
 from zo_runner.tasks.pocket_grammar import TASKS, task_examples
-from zo_runner.tasks.rows import Row, Rows
+from zo_runner.tasks.rows import DataRow, Rows
 from zo_runner.tasks.splits import RULES, Sizes, choose, random_stream
 
 
@@ -139,12 +139,12 @@ FORMATS: Mapping[str, Callable[..., Source]] = {
     "grammar": Grammar,
     "jsonl": Jsonl,
     "csv": Csv,
-    "text": Text,
+    "text": TextFiles,
     "hub": Hub,
 }
 
 
-def _numbered(split: str, rows: Sequence[Mapping[str, Any]], numbers: Sequence[int] | None = None) -> list[Row]:
+def _numbered(split: str, rows: Sequence[Mapping[str, Any]], numbers: Sequence[int] | None = None) -> list[DataRow]:
     """Rows with their place; their numbers in the split are 0, 1, 2, ... unless given."""
     numbers = range(len(rows)) if numbers is None else numbers
-    return [Row(values, f"{split}[{number}]") for number, values in zip(numbers, rows, strict=True)]
+    return [DataRow(values, f"{split}[{number}]") for number, values in zip(numbers, rows, strict=True)]

@@ -24,7 +24,7 @@ TEST_SEED = 0
 
 @dataclass(frozen=True)
 class Chosen:
-    """Row numbers: train and dev of the dataset's train split, test of its validation split."""
+    """DataRow numbers: train and dev of the dataset's train split, test of its validation split."""
 
     train: list[int]
     dev: list[int]

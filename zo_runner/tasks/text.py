@@ -4,7 +4,7 @@ from typing import Any
 
 from zo_runner.tasks.base import Example, Scoring
 from zo_runner.tasks.family import Family
-from zo_runner.tasks.rows import Row
+from zo_runner.tasks.rows import DataRow
 
 
 class Text(Family):
@@ -19,5 +19,5 @@ class Text(Family):
         scoring = Scoring(loss="answer", metrics=("perplexity",), max_length=max_length)
         super().__init__(scoring, None, data)
 
-    def _example(self, row: Row) -> Example:
+    def _example(self, row: DataRow) -> Example:
         return Example("", (str(row.require("text", "a text")),))

@@ -6,15 +6,10 @@ re-evaluations and dev/test evaluations are booked beside it and never charged.
 """
 
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
-
-import torch
-
-from zo_runner.methods.directions import Closure, Direction, ReadsPoints, reads_points
-from zo_runner.methods.first_order import QUERIES_PER_GRADIENT
 
 Purpose = Literal["train", "calibration", "noise"]
 Phase = Literal["train", "calibration", "noise", "eval"]
@@ -112,27 +107,6 @@ class Ledger:
             return self.spent < self.budget.limit
         return self.spent + (queries if self.budget.unit == "queries" else tokens) <= self.budget.limit
 
-    def meter(
-        self,
-        closure: Closure,
-        *,
-        purpose: Purpose = "train",
-        examples: int = 0,
-        tokens: int = 0,
-        needs_grad: bool = False,
-    ) -> "Metered":
-        """The same closure, counted. A method cannot spend without it, nor differentiate what it did not pay for.
-
-        Args:
-            closure: the loss of one batch.
-            purpose: what the queries are for.
-            examples: examples in the batch.
-            tokens: non-padding tokens in the batch.
-            needs_grad: whether the loss comes with its graph, for three queries; else none is built.
-        """
-        count = QUERIES_PER_GRADIENT if needs_grad else 1
-        return Metered(self, closure, purpose, count, examples, tokens, needs_grad)
-
     @contextmanager
     def charge(self, purpose: Purpose, count: int, *, examples: int, tokens: int) -> Iterator[None]:
         """Book some queries, and the operations of the block, which makes them.
@@ -195,34 +169,3 @@ class Ledger:
     def summary(self) -> dict[str, Any]:
         """The ledger as it enters result.json."""
         return {"budget": asdict(self.budget), **self.state()}
-
-
-@dataclass(frozen=True)
-class Metered:
-    """A closure whose queries are booked in a ledger. Arguments as of `Ledger.meter`."""
-
-    ledger: Ledger
-    closure: Closure
-    purpose: Purpose
-    count: int
-    examples: int
-    tokens: int
-    needs_grad: bool
-
-    def __call__(self) -> torch.Tensor:
-        """The loss at the parameters."""
-        with self._booked(self.count), torch.set_grad_enabled(self.needs_grad):
-            return self.closure()
-
-    def reads(self, directions: Sequence[Direction]) -> bool:
-        """As the closure's, where it has such."""
-        return reads_points(self.closure, directions)
-
-    def at(self, directions: Sequence[Direction], offsets: Sequence[float]) -> torch.Tensor:
-        """The losses at several points; as many queries."""
-        with self._booked(len(directions) * len(offsets)):
-            assert isinstance(self.closure, ReadsPoints)
-            return self.closure.at(directions, offsets)
-
-    def _booked(self, count: int) -> AbstractContextManager[None]:
-        return self.ledger.charge(self.purpose, count, examples=self.examples, tokens=self.tokens)

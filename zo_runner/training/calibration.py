@@ -45,7 +45,7 @@ LARGEST_BIAS = 0.1
 # A curvature is believed where its mean square is at least this many times what evaluation noise alone gives.
 CURVATURE_OVER_NOISE = 4.0
 
-Point = tuple[Direction, Direction | None, Closure]
+ProbeQuery = tuple[Direction, Direction | None, Closure]
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ class Calibration:
     Attributes:
         lr: learning rate of the run.
         eps: perturbation radius of the run.
-        most: the largest rate that does not lead A too far, infinite where nothing limits it.
+        lr_max: the largest rate that does not lead A too far, infinite where nothing limits it.
         curvature: mean |h|, NaN where it was not needed or drowned in noise.
         curvature_eps: the radius at which it was read.
         negative: share of directions with negative curvature.
@@ -111,7 +111,7 @@ class Calibration:
 
     lr: float
     eps: float
-    most: float
+    lr_max: float
     curvature: float
     curvature_eps: float
     negative: float
@@ -125,7 +125,7 @@ class Calibration:
         return asdict(self)
 
 
-def probe(points: Iterable[Point], eps: float, sigma2: float) -> Probe:
+def probe(points: Iterable[ProbeQuery], eps: float, sigma2: float) -> Probe:
     """Three queries along each direction u, and two more where there is a half turned one.
 
     Args:
@@ -218,7 +218,7 @@ def calibrate(
         eps_default: the method's documented radius.
         target_db: FD-SNR that a radius must reach.
         normalized: whether the update divides the size of the slopes out, so that lr is a length.
-        longest: times lr_scale, the most that the rate may move A at the usual slope; see `longest_update`.
+        longest: times lr_scale, the lr_max that the rate may move A at the usual slope; see `longest_update`.
     """
     found: dict[float, Probe] = {}
     biases: dict[str, float] = {}
@@ -244,7 +244,7 @@ def calibrate(
                 f"no eps reaches {target_db:g} dB of FD-SNR with less than a tenth of bias: eps={radius:g} is the "
                 "method's documented one"
             )
-    rate, read, most = lr, None, math.inf
+    rate, read, lr_max = lr, None, math.inf
     if rate is None:
         start = max(radius, eps_default)
         larger = (start, *(r for r in EPS_GRID if r > start))
@@ -253,15 +253,15 @@ def calibrate(
             slope = math.sqrt(read.mean_square)
             rate = lr_scale / read.curvature * (slope if normalized else 1.0)
             if slope > 0:
-                most = lr_scale * longest / (1.0 if normalized else slope)
-            rate = min(rate, most)
+                lr_max = lr_scale * longest / (1.0 if normalized else slope)
+            rate = min(rate, lr_max)
         else:
             rate = lr_default
             notes.append(f"the curvature drowns in evaluation noise: lr={rate:g} is the method's documented one")
     return Calibration(
         lr=rate,
         eps=radius,
-        most=most,
+        lr_max=lr_max,
         curvature=math.nan if read is None else read.curvature,
         curvature_eps=math.nan if read is None else read.eps,
         negative=math.nan if read is None else statistics.fmean(h < 0 for h in read.curvatures),

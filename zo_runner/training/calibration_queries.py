@@ -13,8 +13,9 @@ from zo_runner.models.encoding import Encoded
 from zo_runner.models.evaluator import Evaluator
 from zo_runner.snr import loss_noise_variance
 from zo_runner.training.budget import Ledger
-from zo_runner.training.calibration import Point, Probe, probe
+from zo_runner.training.calibration import Probe, ProbeQuery, probe
 from zo_runner.training.noise import Noise
+from zo_runner.training.objective import objective, re_evaluations
 from zo_runner.training.sampler import BatchOrder
 
 # Batches whose noise is measured, and how often, where the run does not say: a variance of few values is rough.
@@ -22,7 +23,7 @@ NOISE_BATCHES, NOISE_REPEATS = 4, 8
 
 
 @dataclass
-class Bench:
+class CalibrationQueries:
     """Probes the parameters as they are, on batches of their own.
 
     Args:
@@ -53,7 +54,7 @@ class Bench:
         noise = self.noise if self.noise.repeats else replace(self.noise, repeats=NOISE_REPEATS)
         return statistics.fmean(
             loss_noise_variance(
-                noise.re_evaluations(self.evaluator, self.ledger, self._batch(i), i, "calibration", "noise", i)
+                re_evaluations(self.evaluator, self.ledger, noise, self._batch(i), i, "calibration", "noise", i)
             )
             for i in range(NOISE_BATCHES)
         )
@@ -81,13 +82,11 @@ class Bench:
     def _batch(self, i: int) -> list[Encoded]:
         return [self.examples[j] for j in self.order[i]]
 
-    def _points(self, eps: float) -> Iterator[Point]:
+    def _points(self, eps: float) -> Iterator[ProbeQuery]:
         for i in range(self.probes):
-            batches = self.evaluator.batches(self._batch(i))
-            loss = self.noise.observed(self.evaluator.query(*batches), "calibration", f"{eps:g}", i)
-            size, tokens = sum(map(len, batches)), sum(batch.tokens for batch in batches)
+            batches, path = self.evaluator.batches(self._batch(i)), ("calibration", f"{eps:g}", i)
             yield (
                 self.method.direction(i),
-                self.method.half_turned(i) if self.method.has_halves else None,
-                self.ledger.meter(loss, purpose="calibration", examples=size, tokens=tokens),
+                self.method.flipped_in_A(i) if self.method.has_halves else None,
+                objective(self.evaluator, batches, self.ledger, self.noise, *path, purpose="calibration"),
             )

@@ -31,7 +31,7 @@ Tensors = dict[str, torch.Tensor]
 
 
 @dataclass(frozen=True)
-class Past:
+class ResumeState:
     """What a run that was cut off has left.
 
     Attributes:
@@ -118,7 +118,7 @@ def load(file: Path) -> tuple[dict[str, Any], Tensors]:
     return decode(json.loads(text)), tensors
 
 
-def past_of(folder: Path, run_id: str, *, replays: bool) -> Past | None:
+def resume_state(folder: Path, run_id: str, *, replays: bool) -> ResumeState | None:
     """What the run in a folder has left to go on from; None where it never got as far as a checkpoint.
 
     Args:
@@ -149,7 +149,7 @@ def past_of(folder: Path, run_id: str, *, replays: bool) -> Past | None:
             raise Fault(_damaged(file, f"step {count - 1} of {log} is another one"))
     if count < state["steps"]:
         raise Fault(f"{log} ends after {count} steps, the checkpoint beside it was made after {state['steps']}.")
-    return Past(state, tensors, rows, last)
+    return ResumeState(state, tensors, rows, last)
 
 
 def _damaged(file: Path, reason: str) -> str:

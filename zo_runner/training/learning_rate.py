@@ -7,7 +7,7 @@ direction,
 
     h = (l+ - 2 l0 + l-) / eps^2 = 2 ((l+ + l-) / 2 - l0) / eps^2
 
-and of adapters two more, at both ends of the direction half turned: (l+ + l-) / 2 is then the mean over all four ends
+and of adapters two more, at both ends of (-z_a, z_b): (l+ + l-) / 2 is then the mean over all four ends
 (`calibration` says why). It is charged to the budget as calibration. |h| at the start is the mean over the probes. |h|
 of late is the mean over the latest readings, the two largest counting as the third largest: h has heavy tails, and one
 outlier would halve the rate for the whole window. The window begins with the latest probes. The rate never rises above
@@ -28,7 +28,7 @@ from collections.abc import Sequence
 WINDOW, CUT = 16, 2
 
 
-class FollowingRate:
+class CurvatureSchedule:
     """The rate of the coming step.
 
     Args:
@@ -36,13 +36,13 @@ class FollowingRate:
         eps: radius at which curvatures are read, the method's own.
         every: steps between readings.
         curvatures: read before the first step, oldest first; not all 0.
-        most: the largest rate.
+        lr_max: the largest rate.
     """
 
     def __init__(
-        self, *, lr_scale: float, eps: float, every: int, curvatures: Sequence[float], most: float = math.inf
+        self, *, lr_scale: float, eps: float, every: int, curvatures: Sequence[float], lr_max: float = math.inf
     ) -> None:
-        self.lr_scale, self.eps, self.every, self.most = lr_scale, eps, every, most
+        self.lr_scale, self.eps, self.every, self.lr_max = lr_scale, eps, every, lr_max
         self._start = statistics.fmean(map(abs, curvatures))
         self._late = deque(map(abs, curvatures), maxlen=WINDOW)
 
@@ -50,14 +50,14 @@ class FollowingRate:
         """Whether the curvature is read at this step."""
         return step % self.every == 0
 
-    def read(self, middle: float, mean: float) -> None:
+    def read(self, center_loss: float, mean: float) -> None:
         """Take in one reading.
 
         Args:
-            middle: the loss at theta.
+            center_loss: the loss at theta.
             mean: (l+ + l-) / 2 of the same batch, over both directions where it was read along two.
         """
-        self._late.append(abs(2 * (mean - middle) / self.eps**2))
+        self._late.append(abs(2 * (mean - center_loss) / self.eps**2))
 
     def state(self) -> list[float]:
         """What `load` takes: |h| of late."""
@@ -74,4 +74,4 @@ class FollowingRate:
         ordered = sorted(self._late)
         cap = ordered[max(0, len(ordered) - 1 - CUT)]
         late = statistics.fmean(min(size, cap) for size in ordered)
-        return min(self.most, self.lr_scale / max(self._start, late))
+        return min(self.lr_max, self.lr_scale / max(self._start, late))

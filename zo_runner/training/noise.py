@@ -6,11 +6,8 @@ from dataclasses import dataclass
 import torch
 
 from zo_runner.devices import moved
-from zo_runner.methods.directions import Closure, Direction, ReadsPoints, reads_points
 from zo_runner.methods.random import generator, normal
 from zo_runner.models.encoding import Encoded
-from zo_runner.models.evaluator import Evaluator
-from zo_runner.training.budget import Ledger
 
 
 @dataclass(frozen=True)
@@ -46,62 +43,3 @@ class Noise:
         if self.std == 0.0:
             return loss
         return loss + self.std * moved(normal((), self.seed, "noise", *path), loss.device)
-
-    def observed(self, loss: Closure, *path: str | int) -> Closure:
-        """The loss as a query sees it: every evaluation has noise of its own, by `path` and its number."""
-        return Observed(self, loss, path)
-
-    def re_evaluations(
-        self, evaluator: Evaluator, ledger: Ledger, examples: Sequence[Encoded], place: int, *path: str | int
-    ) -> list[float]:
-        """The loss of the same examples at the same point, over and over, booked as noise queries.
-
-        Args:
-            evaluator: turns examples into losses.
-            ledger: where the queries and seconds are booked.
-            examples: one batch.
-            place: names the orders that the rows are put in.
-            path: names the noise that is added.
-        """
-        losses = []
-        with ledger.clock("noise"), torch.inference_mode():
-            for repeat in range(self.repeats):
-                batches = evaluator.batches(*self.variant(examples, place, repeat))
-                closure = ledger.meter(evaluator.query(*batches), purpose="noise")
-                losses.append(float(self.disturb(closure(), *path, repeat)))
-        return losses
-
-
-@dataclass
-class Observed:
-    """A loss with noise of its own at every evaluation.
-
-    Attributes:
-        noise: that is added.
-        loss: without it.
-        path: names the noise, with the number of the evaluation.
-        count: evaluations so far.
-    """
-
-    noise: Noise
-    loss: Closure
-    path: tuple[str | int, ...]
-    count: int = 0
-
-    def __call__(self) -> torch.Tensor:
-        """The loss at the parameters."""
-        return self._disturbed(self.loss())
-
-    def reads(self, directions: Sequence[Direction]) -> bool:
-        """As the loss's, where it has such."""
-        return reads_points(self.loss, directions)
-
-    def at(self, directions: Sequence[Direction], offsets: Sequence[float]) -> torch.Tensor:
-        """The losses at several points, each with noise of its own."""
-        assert isinstance(self.loss, ReadsPoints)
-        losses = self.loss.at(directions, offsets)
-        return torch.stack([self._disturbed(loss) for loss in losses]) if self.noise.std else losses
-
-    def _disturbed(self, loss: torch.Tensor) -> torch.Tensor:
-        self.count += 1
-        return self.noise.disturb(loss, *self.path, self.count - 1)

@@ -15,30 +15,35 @@ TIMED_STEPS = 1000
 
 
 @dataclass(frozen=True)
-class Taken:
+class StepRecord:
     """A step that was taken, and what was measured besides.
 
     Attributes:
         report: of the method.
         seconds: that it took, without what was measured besides.
-        middle: the loss at the parameters before it, where a rate that follows the curvature asked for it.
-        turned: mean loss at both ends of the direction that is half turned, where it asked for that.
+        center_loss: the loss at the parameters before it, where a rate that follows the curvature asked for it.
+        flipped_mean: mean loss at both ends of the direction that is half flipped_mean, where it asked for that.
         sigma2: variance of the loss's evaluation noise, where it was estimated before the step.
     """
 
     report: StepReport
     seconds: float
-    middle: float | None = None
-    turned: float | None = None
+    center_loss: float | None = None
+    flipped_mean: float | None = None
     sigma2: float | None = None
 
     def as_row(self) -> dict[str, Any]:
         """As the journal has it; what was not measured is left out."""
-        measured = {**vars(self.report), "middle": self.middle, "turned": self.turned, "sigma2": self.sigma2}
+        measured = {
+            **vars(self.report),
+            "center_loss": self.center_loss,
+            "flipped_mean": self.flipped_mean,
+            "sigma2": self.sigma2,
+        }
         return {key: value for key, value in measured.items() if value is not None}
 
     @classmethod
-    def of_row(cls, row: dict[str, Any], since: float = 0.0) -> "Taken":
+    def of_row(cls, row: dict[str, Any], since: float = 0.0) -> "StepRecord":
         """The same from a line of the journal.
 
         Args:
@@ -48,7 +53,7 @@ class Taken:
         step, loss, slopes, lr = row["step"], row["loss"], tuple(row["slopes"]), row["lr"]
         report = StepReport(step, loss, slopes, lr, row.get("atom"), row.get("curvature"))
         seconds = row["spent"]["seconds"]["train"] - since
-        return cls(report, seconds, row.get("middle"), row.get("turned"), row.get("sigma2"))
+        return cls(report, seconds, row.get("center_loss"), row.get("flipped_mean"), row.get("sigma2"))
 
 
 @dataclass(frozen=True)
@@ -73,7 +78,7 @@ class DevScore:
 
 
 @dataclass
-class Outcome:
+class TrainingOutcome:
     """What training led to.
 
     Attributes:

@@ -13,11 +13,11 @@ from zo_runner.records.run_directory import RunDirectory
 from zo_runner.records.tracking import Tracker
 from zo_runner.training import checkpoint
 from zo_runner.training.budget import Ledger
-from zo_runner.training.checkpoint import Past
-from zo_runner.training.outcome import Taken
+from zo_runner.training.checkpoint import ResumeState
+from zo_runner.training.outcome import StepRecord
 
 
-class RunObserver:
+class Recorder:
     """Writes every step and event as it happens.
 
     Args:
@@ -42,7 +42,7 @@ class RunObserver:
         title: str,
         ledger: Ledger,
         seed: int,
-        past: Past | None = None,
+        past: ResumeState | None = None,
     ) -> None:
         self.directory, self.tracker, self.save = directory, tracker, save
         self.ledger, self.seed = ledger, seed
@@ -60,7 +60,7 @@ class RunObserver:
             dynamic_ncols=True,
         )
 
-    def stepped(self, taken: Taken, readings: dict[str, float]) -> None:
+    def on_step(self, taken: StepRecord, readings: dict[str, float]) -> None:
         """Journal the step and move the bar."""
         row = taken.as_row()
         self.journal.append({"step": row.pop("step"), "seed": self.seed, **row, "spent": self.ledger.state()})
@@ -72,18 +72,18 @@ class RunObserver:
                 f"loss {taken.report.loss:.3f}" + ("" if snr is None else f", FD-SNR {snr:.0f} dB"), refresh=False
             )
 
-    def logged(self, event: dict[str, Any]) -> None:
+    def on_log(self, event: dict[str, Any]) -> None:
         """One event to metrics.jsonl and the tracker."""
         self._events += 1
         if self._events > self._on_record:
             self.directory.log(event)
             self.tracker.log(event)
 
-    def improved(self) -> None:
+    def on_best(self) -> None:
         """Keep the parameters as `best/`."""
         self.directory.replace("best", self.save)
 
-    def reached(self, method: Method, state: dict[str, Any]) -> None:
+    def on_checkpoint(self, method: Method, state: dict[str, Any]) -> None:
         """Replace the checkpoint."""
         self.journal.sync()
         known = {"run_id": self.directory.run_id, "steps": method.steps, "sum": self.journal.sum}

@@ -16,15 +16,16 @@ from zo_runner.models.encoding import Encoded
 from zo_runner.models.evaluator import Evaluator
 from zo_runner.snr import loss_noise_variance
 from zo_runner.training.budget import Ledger
-from zo_runner.training.learning_rate import FollowingRate
+from zo_runner.training.learning_rate import CurvatureSchedule
 from zo_runner.training.memory import StepMemory
 from zo_runner.training.noise import Noise
-from zo_runner.training.outcome import Taken
+from zo_runner.training.objective import objective, re_evaluations
+from zo_runner.training.outcome import StepRecord
 from zo_runner.training.sampler import BatchOrder
 
 
 @dataclass(frozen=True)
-class Coming:
+class PendingStep:
     """A step that the budget affords and that has not begun.
 
     Attributes:
@@ -62,10 +63,10 @@ class Stepper:
     order: BatchOrder
     ledger: Ledger
     noise: Noise
-    rate: FollowingRate | None = None
+    rate: CurvatureSchedule | None = None
     memory: StepMemory | None = None
 
-    def next_step(self) -> Coming | None:
+    def next_step(self) -> PendingStep | None:
         """The next step, or None if the budget cannot pay it: then nothing of it is booked."""
         queries = self.method.queries_per_step
         if self._reads_curvature and isinstance(self.method, ZerothOrder):
@@ -78,9 +79,9 @@ class Stepper:
         tokens = sum(batch.tokens for batch in batches)
         if not self.ledger.affords(queries, tokens=queries * tokens):
             return None
-        return Coming(examples, batches, tokens, time.perf_counter() - start)
+        return PendingStep(examples, batches, tokens, time.perf_counter() - start)
 
-    def take(self, coming: Coming) -> Taken:
+    def step(self, coming: PendingStep) -> StepRecord:
         """Take a step.
 
         Raises:
@@ -89,10 +90,10 @@ class Stepper:
         """
         sigma2, step = None, self.method.steps
         if isinstance(self.method, ZerothOrder) and self.noise.due(step):
-            where = (self.evaluator, self.ledger, coming.examples, step)
-            sigma2 = loss_noise_variance(self.noise.re_evaluations(*where, "measure", step))
-        with self._watched(coming):
-            middle, turned = self._around(coming)
+            where = (self.evaluator, self.ledger, self.noise, coming.examples, step)
+            sigma2 = loss_noise_variance(re_evaluations(*where, "measure", step))
+        with self._measure_memory(coming):
+            center_loss, flipped_mean = self._read_curvature(coming)
             before, seconds = self.ledger.charged, self.ledger.seconds["train"]
             self.ledger.book("train", coming.seconds)
             with self.ledger.clock("train"):
@@ -103,39 +104,41 @@ class Stepper:
         if spent != self.method.queries_per_step or self.method.report is None:
             declared = self.method.queries_per_step
             raise RuntimeError(f"{type(self.method).__name__} made {spent} queries in a step and declares {declared}.")
-        return self._taken(Taken(self.method.report, self.ledger.seconds["train"] - seconds, middle, turned, sigma2))
+        return self._update_rate(
+            StepRecord(self.method.report, self.ledger.seconds["train"] - seconds, center_loss, flipped_mean, sigma2)
+        )
 
-    def take_again(self, row: dict[str, Any]) -> Taken:
+    def replay_step(self, row: dict[str, Any]) -> StepRecord:
         """Take a step from the journal, without a query.
 
         Args:
             row: its line.
         """
         assert isinstance(self.method, ZerothOrder)
-        taken = Taken.of_row(row, since=self.ledger.seconds["train"])
+        taken = StepRecord.of_row(row, since=self.ledger.seconds["train"])
         if self.evaluator.perturbed is not None:
             self.evaluator.perturbed.follow(self.method.direction(taken.report.step))
         self._set_rate(taken.report.lr)
         with self._counting_state():
             self.method.replay(taken.report)
         self.ledger.load(row["spent"])
-        return self._taken(taken)
+        return self._update_rate(taken)
 
     def _counting_state(self) -> AbstractContextManager[None]:
         """What the block makes counts as state that a later step finds."""
         return nullcontext() if self.memory is None else self.memory.of_state()
 
-    def _taken(self, taken: Taken) -> Taken:
-        if self.rate is not None and taken.middle is not None:
-            ends = [loss for loss in (taken.report.loss, taken.turned) if loss is not None]
-            self.rate.read(taken.middle, statistics.fmean(ends))
+    def _update_rate(self, taken: StepRecord) -> StepRecord:
+        if self.rate is not None and taken.center_loss is not None:
+            ends = [loss for loss in (taken.report.loss, taken.flipped_mean) if loss is not None]
+            self.rate.read(taken.center_loss, statistics.fmean(ends))
         return taken
 
     def _set_rate(self, lr: float) -> None:
         for group in self.method.param_groups:
             group["lr"] = lr
 
-    def _watched(self, coming: Coming) -> AbstractContextManager[None]:
+    def _measure_memory(self, coming: PendingStep) -> AbstractContextManager[None]:
         """Measures the memory of this step; of the first one too, since what it makes may stay."""
         if self.memory is None or self.memory.inference is not None:
             return nullcontext()
@@ -148,8 +151,8 @@ class Stepper:
     def _reads_curvature(self) -> bool:
         return self.rate is not None and self.rate.due(self.method.steps)
 
-    def _around(self, coming: Coming) -> tuple[float | None, float | None]:
-        """`middle` and `turned` of `Taken`, on the coming batch, where this step reads the curvature."""
+    def _read_curvature(self, coming: PendingStep) -> tuple[float | None, float | None]:
+        """`center_loss` and `flipped_mean` of the step, where it reads the curvature."""
         if not self._reads_curvature:
             return None, None
         assert isinstance(self.method, ZerothOrder)
@@ -157,18 +160,18 @@ class Stepper:
             closure = self._closure(coming, "calibration")
             if not self.method.has_halves:
                 return finite(closure()), None
-            turned, eps = self.method.half_turned(self.method.steps), self.method.eps
-            plus, middle, minus = losses_along(closure, turned, (eps, 0.0, -eps))
-            return middle, (plus + minus) / 2
+            flipped_mean, eps = self.method.flipped_in_A(self.method.steps), self.method.eps
+            plus, center_loss, minus = losses_along(closure, flipped_mean, (eps, 0.0, -eps))
+            return center_loss, (plus + minus) / 2
 
-    def _closure(self, coming: Coming, purpose: Literal["train", "calibration"]) -> Closure:
-        loss: Closure = self.evaluator.query(*coming.batches)
-        if not self.method.needs_grad:  # noise is added to what is queried; a gradient would not feel it
-            loss = self.noise.observed(loss, purpose, self.method.steps)
-        return self.ledger.meter(
-            loss,
+    def _closure(self, coming: PendingStep, purpose: Literal["train", "calibration"]) -> Closure:
+        return objective(
+            self.evaluator,
+            coming.batches,
+            self.ledger,
+            self.noise,
+            purpose,
+            self.method.steps,
             purpose=purpose,
-            examples=len(coming.examples),
-            tokens=coming.tokens,
             needs_grad=self.method.needs_grad,
         )

@@ -9,27 +9,27 @@ from typing import Any, Protocol
 from zo_runner.errors import Diverged
 from zo_runner.methods.base import Method
 from zo_runner.models.encoding import Encoded
-from zo_runner.training.checkpoint import Past
+from zo_runner.training.checkpoint import ResumeState
 from zo_runner.training.divergence import Guard
 from zo_runner.training.interrupts import uninterrupted
 from zo_runner.training.meters import Meters
-from zo_runner.training.outcome import DevScore, Outcome, Taken
+from zo_runner.training.outcome import DevScore, StepRecord, TrainingOutcome
 from zo_runner.training.step import Stepper
 
 
 class Observer(Protocol):
     """Who watches a run: files, tracker, progress bar."""
 
-    def stepped(self, taken: Taken, readings: dict[str, float]) -> None:
+    def on_step(self, taken: StepRecord, readings: dict[str, float]) -> None:
         """After every step."""
 
-    def logged(self, event: dict[str, Any]) -> None:
+    def on_log(self, event: dict[str, Any]) -> None:
         """One event of metrics.jsonl."""
 
-    def improved(self) -> None:
+    def on_best(self) -> None:
         """The parameters are the best on dev so far."""
 
-    def reached(self, method: Method, state: dict[str, Any]) -> None:
+    def on_checkpoint(self, method: Method, state: dict[str, Any]) -> None:
         """The run can go on from here, and is to."""
 
 
@@ -54,7 +54,7 @@ class Trainer(Stepper):
     observer: Observer
     checkpoint_every: int | None = None
     guard: Guard = field(default_factory=Guard)
-    outcome: Outcome = field(default_factory=Outcome)
+    outcome: TrainingOutcome = field(default_factory=TrainingOutcome)
 
     def __post_init__(self) -> None:
         self._meters = Meters(self.method)
@@ -63,7 +63,7 @@ class Trainer(Stepper):
         self._next_eval = self._next_checkpoint = 0.0  # in queries
         self._under_way = False
 
-    def run(self, past: Past | None = None) -> Outcome:
+    def run(self, past: ResumeState | None = None) -> TrainingOutcome:
         """Train until the budget cannot pay another step, or the guard or a loss that is no number ends the run.
 
         Args:
@@ -114,7 +114,7 @@ class Trainer(Stepper):
         self._evaluate()
         self._keep()
 
-    def _go_on(self, past: Past) -> None:
+    def _go_on(self, past: ResumeState) -> None:
         with self._counting_state():
             past.restore(self.method)
         self._load(past.state["trainer"])
@@ -122,7 +122,7 @@ class Trainer(Stepper):
         for i, row in enumerate(past.rows, start=1):
             latest = i == len(past.rows)
             with uninterrupted():
-                taken = self.take_again(row)
+                taken = self.replay_step(row)
                 self._count(taken)
                 self.guard.after(taken.report)
                 self._log(taken, last=latest and self.next_step() is None)
@@ -133,9 +133,9 @@ class Trainer(Stepper):
         coming = self.next_step()
         while coming is not None:
             with uninterrupted():
-                taken = self.take(coming)
+                taken = self.step(coming)
                 self._count(taken)
-                self.observer.stepped(taken, self.outcome.signal)
+                self.observer.on_step(taken, self.outcome.signal)
                 self.guard.after(taken.report)
                 coming = self.next_step()
                 self._log(taken, last=coming is None)
@@ -145,13 +145,13 @@ class Trainer(Stepper):
             self._evaluate()
             self._keep()
 
-    def _count(self, taken: Taken) -> None:
+    def _count(self, taken: StepRecord) -> None:
         self.outcome.step_seconds.append(taken.seconds)
         self._losses.append(taken.report.loss)
         self._meters.add(taken.report, taken.sigma2, self.ledger.charged)
         self.outcome.signal = self._meters.read()
 
-    def _log(self, taken: Taken, *, last: bool) -> None:
+    def _log(self, taken: StepRecord, *, last: bool) -> None:
         report = taken.report
         if report.step % self.log_every and not last:
             return
@@ -160,7 +160,7 @@ class Trainer(Stepper):
         atom = {} if report.atom is None else {"zo/atom": report.atom}
         slope = {"zo/slope": report.slopes[-1]} if report.slopes else {}
         event = {**self._position(), "lr": report.lr, "train/loss": self.outcome.train_loss}
-        self.observer.logged({**event, **slope, **self.outcome.signal, **atom})
+        self.observer.on_log({**event, **slope, **self.outcome.signal, **atom})
 
     def _evaluate_if_due(self) -> bool:
         due = self.ledger.charged >= self._next_eval
@@ -179,13 +179,13 @@ class Trainer(Stepper):
                 raise Diverged(f"the dev loss is {score.loss}")
             found, outcome = DevScore(self.method.steps, self.ledger.charged, score), self.outcome
             dev = {f"dev/{name}": v for name, v in score.as_dict().items()}
-            self.observer.logged(
+            self.observer.on_log(
                 {**self._position(), **dev, **(self._meters.read_atoms() if outcome.zero_shot else {})}
             )
             if outcome.zero_shot is None:
                 outcome.zero_shot = found
             elif outcome.best is None or score.order > outcome.best.score.order:
-                self.observer.improved()
+                self.observer.on_best()
                 outcome.best = found
             outcome.last = found
             self._next_eval = self._multiple_after(self.eval_every)
@@ -202,7 +202,7 @@ class Trainer(Stepper):
         if self.evaluator.perturbed is not None:
             self.evaluator.perturbed.renew()
         self._next_checkpoint = self._multiple_after(self.checkpoint_every)
-        self.observer.reached(self.method, self.state())
+        self.observer.on_checkpoint(self.method, self.state())
 
     def _multiple_after(self, every: int | None) -> float:
         """Of so many queries, the first multiple that is still to be reached."""

@@ -3,35 +3,33 @@
 import statistics
 from collections import defaultdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from zo_runner.config.schema import BUDGET_UNITS
+from zo_runner.jobs.sweeps.runs import PlannedRun, SweepRuns
 from zo_runner.records.run_directory import find_runs, read_result
 
-if TYPE_CHECKING:
-    from zo_runner.jobs.sweeps.runs import Arena, Job
 
-
-def outline(arena: "Arena", root: Path) -> str:
+def outline(runs: SweepRuns, root: Path) -> str:
     """The plan as text: every run as a command, what it may spend, and how long that would take here.
 
     Args:
-        arena: the sweep.
+        runs: the sweep.
         root: where finished runs lie, whose pace is taken.
     """
     paces, lines, hours, unknown = _Paces(root), [], 0.0, 0
     budgets: dict[str, float] = defaultdict(float)
-    for stage, jobs in ((1, arena.trials), (2, _finals_as_known(arena))):
-        lines.append(f"stage {stage}: {len(jobs)} runs")
-        for job in jobs:
-            done = job.finished(tested=stage == 2)
-            lines.append(f"  {'done' if done else 'open'}  zo-run {' '.join(job.words)}")
-            unit, amount = _budget(job)
+    for stage, planned in ((1, runs.trials), (2, _finals_as_known(runs))):
+        lines.append(f"stage {stage}: {len(planned)} runs")
+        for run in planned:
+            done = run.finished(tested=stage == 2)
+            lines.append(f"  {'done' if done else 'open'}  zo-run {' '.join(run.words)}")
+            unit, amount = _budget(run)
             budgets[unit] += amount
-            pace = paces.of(job)
+            pace = paces.of(run)
             hours += 0 if done or pace is None else amount * pace / 3600
             unknown += not done and pace is None
-    if len(arena.finals) < len(arena.plan.rows) * len(arena.plan.seeds):
+    if len(runs.finals) < len(runs.plan.rows) * len(runs.plan.seeds):
         lines.append("  (stage 2 shows the first configuration of each row that is not tuned yet)")
     lines.append("in all: " + ", ".join(f"{amount:,.0f} {unit}" for unit, amount in budgets.items()))
     lines.append(f"hours left: {hours:.2f}, at the pace of finished runs below {root}")
@@ -40,16 +38,16 @@ def outline(arena: "Arena", root: Path) -> str:
     return "\n".join(lines)
 
 
-def _finals_as_known(arena: "Arena") -> list["Job"]:
+def _finals_as_known(runs: SweepRuns) -> list[PlannedRun]:
     """Stage two; the first candidate stands for one that is not chosen yet."""
     found = []
-    for i, row in enumerate(arena.candidates):
-        found += arena.seeds_of(i) or [arena.job(row[0][0].row, row[0][0].candidate, seed) for seed in arena.plan.seeds]
+    for i, row in enumerate(runs.candidates):
+        found += runs.seeds_of(i) or [runs.job(row[0][0].row, row[0][0].candidate, seed) for seed in runs.plan.seeds]
     return found
 
 
-def _budget(job: "Job") -> tuple[str, float]:
-    return next((unit, float(job.cfg.budget[unit])) for unit in BUDGET_UNITS if job.cfg.budget[unit] is not None)
+def _budget(run: PlannedRun) -> tuple[str, float]:
+    return next((unit, float(run.cfg.budget[unit])) for unit in BUDGET_UNITS if run.cfg.budget[unit] is not None)
 
 
 class _Paces:
@@ -74,9 +72,9 @@ class _Paces:
                 for key in (place, (*place, result["method"])):
                     self.found[key].append(result["seconds"]["total"] / amount)
 
-    def of(self, job: "Job") -> float | None:
+    def of(self, run: PlannedRun) -> float | None:
         """The median pace, None where nothing comparable has run."""
-        unit, _ = _budget(job)
-        place = (unit, job.cfg.model.name, job.cfg.task.name, job.cfg.batch_size)
-        paces = self.found.get((*place, job.cfg.method.name)) or self.found.get(place)
+        unit, _ = _budget(run)
+        place = (unit, run.cfg.model.name, run.cfg.task.name, run.cfg.batch_size)
+        paces = self.found.get((*place, run.cfg.method.name)) or self.found.get(place)
         return statistics.median(paces) if paces else None

@@ -12,39 +12,37 @@ import os
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas as pd
 from omegaconf import DictConfig
 
 from zo_runner.errors import invalid, one_of
-from zo_runner.jobs.sweeps.plan import POINTS
+from zo_runner.jobs.sweeps.runs import PlannedRun, SweepRuns
+from zo_runner.jobs.sweeps.selection import POINTS
 from zo_runner.records.atomic_files import write_atomic
 from zo_runner.records.run_directory import read_meta
 from zo_runner.reporting import html_report
 from zo_runner.reporting.figures import sweep_figures
 from zo_runner.reporting.tables import published, tables
 
-if TYPE_CHECKING:
-    from zo_runner.jobs.sweeps.runs import Arena, Job
 
-
-def write(arena: "Arena", cfg: DictConfig, folder: Path) -> tuple[str, list[str]]:
+def write(runs: SweepRuns, cfg: DictConfig, folder: Path) -> tuple[str, list[str]]:
     """Write everything from what lies on disk, whatever is missing.
 
     Returns:
         The tables as Markdown, and one sentence for each table that was refused.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    write_atomic(folder / "plan.json", json.dumps(list(_plan(arena)), indent=1) + "\n")
-    if any(jobs[0][0].cfg.job != "train" for jobs in arena.candidates):
+    write_atomic(folder / "plan.json", json.dumps(list(_plan(runs)), indent=1) + "\n")
+    if any(planned[0][0].cfg.job != "train" for planned in runs.candidates):
         return "", []  # probes have reports of their own, and no table
-    protocol = _protocol(cfg.sweep, _searches(arena))
-    results = _results(arena)
+    protocol = _protocol(cfg.sweep, _searches(runs))
+    results = _results(runs)
     text, refused = tables.write(results, folder, protocol)
     made, _ = tables.build(results, protocol)
-    figures = sweep_figures.figures(list(_curves(arena)), folder, tuple(cfg.sweep.figures))
-    write_atomic(folder / "report.html", html_report.render(_page(arena, cfg, folder, made, refused, figures)))
+    figures = sweep_figures.figures(list(_curves(runs)), folder, tuple(cfg.sweep.figures))
+    write_atomic(folder / "report.html", html_report.render(_page(runs, cfg, folder, made, refused, figures)))
     _track(cfg, folder, made)
     return text, refused
 
@@ -95,41 +93,41 @@ def _track(cfg: DictConfig, folder: Path, made: Sequence[tables.Table]) -> None:
     tracker.finish({})
 
 
-def _results(arena: "Arena") -> list[dict[str, Any]]:
+def _results(runs: SweepRuns) -> list[dict[str, Any]]:
     """One result per run of stage two; where there is none, what shows as a hole."""
     found = []
-    for i, row in enumerate(arena.candidates):
-        jobs = arena.seeds_of(i)
-        found += [job.result() or job.hole() for job in jobs]
-        if not jobs:
+    for i, row in enumerate(runs.candidates):
+        planned = runs.seeds_of(i)
+        found += [run.result() or run.placeholder_result() for run in planned]
+        if not planned:
             # Its choice is open: tuning is not finished, or every candidate diverged.
-            tried = [job.result() for jobs in row for job in jobs]
+            tried = [run.result() for planned in row for run in planned]
             diverged = all(result and result["status"] == "diverged" for result in tried)
-            found += [job.hole("diverged" if diverged else "missing") for job in row[0]]
+            found += [run.placeholder_result("diverged" if diverged else "missing") for run in row[0]]
     return found
 
 
-def _searches(arena: "Arena") -> dict[str, tables.Search]:
+def _searches(runs: SweepRuns) -> dict[str, tables.Search]:
     """What stage one spent on each row, under the configuration that it chose."""
     found = {}
-    for i, row in enumerate(arena.candidates):
-        jobs = arena.seeds_of(i)
-        if len(row) == 1 or not jobs:
+    for i, row in enumerate(runs.candidates):
+        planned = runs.seeds_of(i)
+        if len(row) == 1 or not planned:
             continue
         queries = 0
-        for result in (job.result() for trials in row for job in trials):
+        for result in (run.result() for trials in row for run in trials):
             queries += sum(result["queries"][purpose] for purpose in ("train", "calibration")) if result else 0
-        search = tables.Search(len(row), len(arena.plan.tune_seeds), queries, jobs[0].candidate)
-        found[tables.configuration(jobs[0].known)] = search
+        search = tables.Search(len(row), len(runs.plan.tune_seeds), queries, planned[0].candidate)
+        found[tables.configuration(planned[0].known)] = search
     return found
 
 
-def _curves(arena: "Arena") -> Iterator[sweep_figures.Curve]:
-    for i, row in enumerate(arena.plan.rows):
-        jobs = arena.seeds_of(i) or arena.candidates[i][0]
-        made = [(job, result) for job in jobs if (result := job.result()) and job.finished(tested=True)]
-        done = [(job, result) for job, result in made if result["status"] == "done"]
-        cfg = jobs[0].cfg
+def _curves(runs: SweepRuns) -> Iterator[sweep_figures.Curve]:
+    for i, row in enumerate(runs.plan.rows):
+        planned = runs.seeds_of(i) or runs.candidates[i][0]
+        made = [(run, result) for run in planned if (result := run.result()) and run.finished(tested=True)]
+        done = [(run, result) for run, result in made if result["status"] == "done"]
+        cfg = planned[0].cfg
         adapter = cfg.method.trains == "adapter"
         yield sweep_figures.Curve(
             label=row.label,
@@ -139,64 +137,66 @@ def _curves(arena: "Arena") -> Iterator[sweep_figures.Curve]:
             task=cfg.task.name,
             model=cfg.model.name,
             results=[result for _, result in done],
-            runs=[job.path for job, _ in done],
+            runs=[run.path for run, _ in done],
             diverged=len(made) - len(done),
-            missing=len(jobs) - len(made),
+            missing=len(planned) - len(made),
         )
 
 
-def _plan(arena: "Arena") -> Iterator[dict[str, Any]]:
-    for stage, jobs in ((1, arena.trials), (2, arena.finals)):
-        for job in jobs:
-            result = job.result()
+def _plan(runs: SweepRuns) -> Iterator[dict[str, Any]]:
+    for stage, planned in ((1, runs.trials), (2, runs.finals)):
+        for run in planned:
+            result = run.result()
             status = result["status"] if result else "missing"
             yield {
                 "stage": stage,
-                "row": job.row.label,
-                "seed": job.seed,
-                "tuned": {key: str(value) for key, value in job.candidate.items()},
-                "command": " ".join(["zo-run", *job.words]),
-                "run": str(job.path),
+                "row": run.row.label,
+                "seed": run.seed,
+                "tuned": {key: str(value) for key, value in run.candidate.items()},
+                "command": " ".join(["zo-run", *run.words]),
+                "run": str(run.path),
                 "status": status,
             }
 
 
 def _page(
-    arena: "Arena",
+    runs: SweepRuns,
     cfg: DictConfig,
     folder: Path,
     made: Sequence[tables.Table],
     refused: Sequence[str],
     figures: Sequence[Path],
 ) -> html_report.Page:
-    runs, missing, versions = [], [], defaultdict[str, set[str]](set)
-    for stage, jobs in ((1, arena.trials), (2, arena.finals)):
-        for job in jobs:
-            result = job.result()
-            if result is None or not job.finished(tested=stage == 2):
-                missing.append(f"stage {stage}: {' '.join(job.words)}: {(result or {}).get('error') or 'not run'}")
+    listed, missing, versions = [], [], defaultdict[str, set[str]](set)
+    for stage, planned in ((1, runs.trials), (2, runs.finals)):
+        for run in planned:
+            result = run.result()
+            if result is None or not run.finished(tested=stage == 2):
+                missing.append(f"stage {stage}: {' '.join(run.words)}: {(result or {}).get('error') or 'not run'}")
             if result is None:
                 continue
-            link = os.path.relpath(job.path, folder)
-            runs.append(html_report.Run(job.row.label, job.seed, stage, result["status"], _summary(job, result), link))
-            for name, value in _versions(job.path):
+            link = os.path.relpath(run.path, folder)
+            listed.append(
+                html_report.Run(run.row.label, run.seed, stage, result["status"], _summary(run, result), link)
+            )
+            for name, value in _versions(run.path):
                 versions[name].add(value)
-    for i, row in enumerate(arena.plan.rows):
-        if arena.chosen(i) is None:
+    for i, row in enumerate(runs.plan.rows):
+        if runs.chosen(i) is None:
             missing.append(
                 f"stage 2: {row.label}: its configuration is not known, since stage 1 is not finished or diverged"
             )
     tuned = {
-        "stage one": f"{max(len(row) for row in arena.candidates)} configurations a row on seeds "
-        f"{', '.join(map(str, arena.plan.tune_seeds))}, chosen by {cfg.sweep.select} dev; test is not read",
+        "stage one": f"{max(len(row) for row in runs.candidates)} configurations a row on seeds "
+        f"{', '.join(map(str, runs.plan.tune_seeds))}, chosen by {cfg.sweep.select} dev; test is not read",
     }
-    settings = {key: str(value) for key, value in arena.plan.settings.items()}
+    settings = {key: str(value) for key, value in runs.plan.settings.items()}
     protocol = {
         "scale": cfg.scale,
-        **(tuned if arena.plan.tuned else {}),
-        "seeds": ", ".join(map(str, arena.plan.seeds)),
+        **(tuned if runs.plan.tuned else {}),
+        "seeds": ", ".join(map(str, runs.plan.seeds)),
         **{key: value for key, value in settings.items() if not key.startswith(("runtime.", "tracker"))},
-        **arena.plan.protocol,
+        **runs.plan.protocol,
     }
     return html_report.Page(
         title=cfg.sweep.title or cfg.sweep.name,
@@ -205,7 +205,7 @@ def _page(
         tables=[pair for table in made for pair in _captioned(table)],
         figures=[(file.stem, file.read_text(encoding="utf-8")) for file in figures if file.suffix == ".svg"],
         versions={name: ", ".join(sorted(values)) for name, values in sorted(versions.items())},
-        runs=runs,
+        runs=listed,
         missing=missing,
         refusals=list(refused),
         notes=[f"{table.title}: {note}" for table in made for note in (table.warning, *table.notes) if note],
@@ -217,8 +217,8 @@ def _captioned(table: tables.Table) -> list[tuple[str, pd.DataFrame]]:
     return [(table.title, table.texts()), (costs, table.cost_texts())]
 
 
-def _summary(job: "Job", result: dict[str, Any]) -> str:
-    tuned = " ".join(f"{key}={value}" for key, value in job.candidate.items())
+def _summary(run: PlannedRun, result: dict[str, Any]) -> str:
+    tuned = " ".join(f"{key}={value}" for key, value in run.candidate.items())
     best = result.get("metrics", {}).get("dev", {}).get("best")
     dev = f"dev {best[result['metric']]:.4g}" if best else result.get("error") or ""
     return "; ".join(filter(None, (tuned, dev)))

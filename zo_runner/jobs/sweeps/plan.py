@@ -18,35 +18,24 @@ row on the tuning seeds, without reading test, and stage two runs the best of th
 """
 
 import itertools
-import math
 import re
-import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from zo_runner.config.overrides import word
 from zo_runner.errors import UserError, invalid, one_of
 
 # Keys of one scale of a sweep.
 KEYS = ("settings", "grids", "tune", "tune_seeds", "seeds", "protocol")
-POINTS = ("best", "last")
 
 # What a file may give for a run: values and choices, not Hydra's own keys, and not what a person must say himself.
 _KEY = re.compile(r"(?!hydra\b)[a-z_]+(\.\w+)*")
 _TYPED_ONLY = ("model.trust_remote_code", "runtime.root")
 
-# Texts that mean themselves without quotes: not a number, not one of Hydra's own words.
-_BARE = re.compile(r"(?!(?:null|true|false|nan|inf)$)[A-Za-z][A-Za-z0-9_./-]*", re.IGNORECASE | re.ASCII)
-
-
-class Raw(str):
-    """A value in the words of the command line, which needs no quoting."""
-
-    __slots__ = ()
-
 
 @dataclass(frozen=True)
-class Row:
+class PlannedRow:
     """One line of the table to come.
 
     Attributes:
@@ -77,7 +66,7 @@ class Plan:
     """
 
     settings: dict[str, Any]
-    rows: tuple[Row, ...]
+    rows: tuple[PlannedRow, ...]
     tune_seeds: tuple[int, ...]
     seeds: tuple[int, ...]
     protocol: dict[str, str] = field(default_factory=dict)
@@ -87,7 +76,7 @@ class Plan:
         """Whether there is a stage one."""
         return any(len(row.candidates) > 1 for row in self.rows)
 
-    def words(self, row: Row, candidate: Mapping[str, Any], seed: int) -> list[str]:
+    def words(self, row: PlannedRow, candidate: Mapping[str, Any], seed: int) -> list[str]:
         """The overrides of one run."""
         everything = {**self.settings, **row.words, **candidate, "seed": seed}
         return [word(key, value) for key, value in everything.items()]
@@ -120,7 +109,7 @@ def plan(scales: Mapping[str, Any], scale: str, given: Mapping[str, Sequence[Any
     _check_keys(settings, f"{place}.settings")
     settings |= {key: values[0] for key, values in given.items() if len(values) == 1}
     several = {key: values for key, values in given.items() if len(values) > 1}
-    rows: dict[str, Row] = {}
+    rows: dict[str, PlannedRow] = {}
     for grid in _grids(f"{place}.grids", data.get("grids")):
         tune = _keys(f"{place}.tune", grid.get("tune", data.get("tune")))
         tune = {key: values for key, values in tune.items() if key not in given}
@@ -128,7 +117,7 @@ def plan(scales: Mapping[str, Any], scale: str, given: Mapping[str, Sequence[Any
         _check_keys({**tune, **keys}, f"{place}.grids")
         candidates = tuple(_product(tune, f"{place}.tune"))
         for words in _product({**keys, **several}, f"{place}.grids"):
-            rows.setdefault(repr(words), Row(words, candidates))
+            rows.setdefault(repr(words), PlannedRow(words, candidates))
     sizes = {len(row.candidates): row for row in rows.values()}
     if len(sizes) > 1:
         told = ", ".join(f"{row.label} tries {size}" for size, row in sorted(sizes.items()))
@@ -171,57 +160,3 @@ def _seeds(place: str, values: Any) -> tuple[int, ...]:
     if not seeds or min(seeds) < 0 or len(set(seeds)) < len(seeds):
         raise invalid(place, values, "a list of different integers >= 0")
     return seeds
-
-
-def word(key: str, value: Any) -> str:
-    """An override as Hydra reads it."""
-    return f"{key}={_value(value)}"
-
-
-def _value(value: Any) -> str:
-    if isinstance(value, Raw):
-        return str(value)
-    if value is None or isinstance(value, bool):
-        return {None: "null", True: "true", False: "false"}[value]
-    if isinstance(value, int | float):
-        return repr(value)
-    if isinstance(value, Mapping):
-        return "{" + ",".join(f"{key}:{_value(item)}" for key, item in value.items()) + "}"
-    if isinstance(value, Sequence) and not isinstance(value, str):
-        return "[" + ",".join(map(_value, value)) + "]"
-    return _quoted(str(value))
-
-
-def _quoted(text: str) -> str:
-    """Hydra's quotes: a quote inside takes a backslash, and backslashes before a quote are doubled."""
-    if _BARE.fullmatch(text):
-        return text
-    inside = re.sub(r"(\\*)'", r"\1\1\\'", text)
-    return "'" + re.sub(r"(\\+)$", r"\1\1", inside) + "'"
-
-
-def choose(tried: Sequence[Sequence[Mapping[str, Any]]], point: str) -> int | None:
-    """Which configuration did best on dev: the mean over the tuning seeds of the task's first metric, then of the loss.
-
-    A configuration with a diverged run loses to every one without. Test is not looked at.
-
-    Args:
-        tried: for each configuration the results of its tuning seeds.
-        point: "best", the best dev score of a run, or "last", the one at the end of its budget.
-
-    Returns:
-        The index, or None where all diverged.
-    """
-    scores = [_score(results, point) for results in tried]
-    best = max(range(len(scores)), key=lambda i: scores[i])
-    return best if math.isfinite(scores[best][0]) else None
-
-
-def _score(results: Sequence[Mapping[str, Any]], point: str) -> tuple[float, float]:
-    if not results or any(result["status"] != "done" for result in results):
-        return -math.inf, -math.inf
-    metric = results[0]["metric"]
-    sign = -1.0 if metric == "perplexity" else 1.0
-    points = [result["metrics"]["dev"][point] for result in results]
-    score = sign * statistics.fmean(p[metric] for p in points), -statistics.fmean(p["loss"] for p in points)
-    return score if all(map(math.isfinite, score)) else (-math.inf, -math.inf)

@@ -1,4 +1,4 @@
-"""A named sweep, carried out: stage one, the choice, stage two, and what the sweep ends in. No torch.
+"""The runs of a named sweep: stage one, the choice, stage two. No torch.
 
 Every run is found by its identity: what is finished is not run again, what another process is at is waited for, and
 what failed is recorded while the rest go on. So a sweep can be stopped and started, on one machine or on several that
@@ -14,37 +14,29 @@ from pathlib import Path
 from typing import Any
 
 from hydra import compose
-from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import OverrideType
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig, OmegaConf
 
 from zo_runner.config import validation
 from zo_runner.config.identity import identify, run_folder, run_id
+from zo_runner.config.overrides import word
 from zo_runner.config.schema import NODES
-from zo_runner.errors import Fault, UserError
-from zo_runner.jobs.console import complain, quiet, say, trace
-from zo_runner.jobs.dispatch import carry_out, closing_line
-from zo_runner.jobs.sweeps import outputs
-from zo_runner.jobs.sweeps.dry_run import outline
-from zo_runner.jobs.sweeps.plan import Plan, Raw, Row, choose, plan, word
-from zo_runner.records.locks import Busy, is_held, lock_file
+from zo_runner.jobs.sweeps.plan import Plan, PlannedRow
+from zo_runner.jobs.sweeps.selection import choose
+from zo_runner.records.locks import is_held, lock_file
 from zo_runner.records.run_directory import is_complete, read_result
 
 # Seconds between looks at runs that other processes are at.
 PATIENCE = 1.0
 
-# Keys of the command line that say what the sweep is, and not what a run is.
-_OWN = ("+sweeps", "scale", "job")
-
-_BUSY = "busy"
 _UNKNOWN = object()
 
 Launch = Callable[[Sequence[Sequence[str]]], Sequence[bool]]
 
 
 @dataclass(frozen=True)
-class Job:
+class PlannedRun:
     """One run of the plan.
 
     Attributes:
@@ -56,7 +48,7 @@ class Job:
         known: its identity.
     """
 
-    row: Row
+    row: PlannedRow
     candidate: dict[str, Any]
     seed: int
     words: list[str]
@@ -82,14 +74,14 @@ class Job:
         result = self.result()
         return result is not None and is_complete(result, tested=tested)
 
-    def hole(self, status: str = "missing") -> dict[str, Any]:
+    def placeholder_result(self, status: str = "missing") -> dict[str, Any]:
         """What stands in a table in place of a result that does not exist."""
         named = {"task": self.cfg.task.name, "model": self.cfg.model.name, "seed": self.seed}
         return {"run_id": self.run_id, "identity": self.known, "status": status, **named}
 
 
 @dataclass
-class Arena:
+class SweepRuns:
     """A plan, and the runs that carry it out.
 
     Args:
@@ -101,10 +93,10 @@ class Arena:
     select: str
     _bases: dict[str, DictConfig] = field(default_factory=dict, repr=False)
     _rows: dict[str, DictConfig | None] = field(default_factory=dict, repr=False)
-    _jobs: dict[tuple[str, ...], Job] = field(default_factory=dict, repr=False)
+    _jobs: dict[tuple[str, ...], PlannedRun] = field(default_factory=dict, repr=False)
 
     @cached_property
-    def candidates(self) -> list[list[list[Job]]]:
+    def candidates(self) -> list[list[list[PlannedRun]]]:
         """For each row, for each of its candidates, one job per tuning seed."""
         return [
             [[self.job(row, candidate, seed) for seed in self.plan.tune_seeds] for candidate in row.candidates]
@@ -112,12 +104,12 @@ class Arena:
         ]
 
     @property
-    def trials(self) -> list[Job]:
+    def trials(self) -> list[PlannedRun]:
         """Stage one: the candidates of every row that has several."""
         return [job for row in self.candidates if len(row) > 1 for jobs in row for job in jobs]
 
     @property
-    def finals(self) -> list[Job]:
+    def finals(self) -> list[PlannedRun]:
         """Stage two: one job per seed for each row whose configuration is known."""
         return [job for i in range(len(self.plan.rows)) for job in self.seeds_of(i)]
 
@@ -131,7 +123,7 @@ class Arena:
         best = choose([[result for job in jobs if (result := job.result())] for jobs in tried], self.select)
         return None if best is None else tried[best][0].candidate
 
-    def seeds_of(self, i: int) -> list[Job]:
+    def seeds_of(self, i: int) -> list[PlannedRun]:
         """The jobs of stage two of row `i`; none while its configuration is not known."""
         candidate = self.chosen(i)
         return [] if candidate is None else [self.job(self.plan.rows[i], candidate, seed) for seed in self.plan.seeds]
@@ -146,7 +138,7 @@ class Arena:
         """Where the sweep's plan, tables, figures and page go."""
         return Path(cfg.runtime.root) / "sweeps" / f"{cfg.sweep.name}-{cfg.scale}-{self.digest}"
 
-    def run(self, launch: Launch) -> list[Job]:
+    def run(self, launch: Launch) -> list[PlannedRun]:
         """Carry out both stages and return the jobs that failed. Finished runs are not run again.
 
         Args:
@@ -155,9 +147,9 @@ class Arena:
         failed = self._complete(self.trials, launch, tested=False)
         return failed + self._complete(self.finals, launch, tested=True)
 
-    def _complete(self, jobs: Iterable[Job], launch: Launch, *, tested: bool) -> list[Job]:
+    def _complete(self, jobs: Iterable[PlannedRun], launch: Launch, *, tested: bool) -> list[PlannedRun]:
         unique = {job.run_id: job for job in jobs}
-        failed: dict[str, Job] = {}
+        failed: dict[str, PlannedRun] = {}
         while True:
             left = [j for j in unique.values() if j.run_id not in failed and not j.finished(tested=tested)]
             free = [job for job in left if not is_held(lock_file(Path(job.cfg.runtime.root), job.run_id))]
@@ -171,16 +163,16 @@ class Arena:
                 if not elsewhere and not job.finished(tested=tested):
                     failed[job.run_id] = job
 
-    def job(self, row: Row, candidate: dict[str, Any], seed: int) -> Job:
+    def job(self, row: PlannedRow, candidate: dict[str, Any], seed: int) -> PlannedRun:
         """One run of the plan. Its configuration is checked, so that a bad plan ends before its first run."""
         words = self.plan.words(row, candidate, seed)
         if tuple(words) not in self._jobs:
             cfg = self._composed(row, candidate, seed)
             validation.check(cfg)
-            self._jobs[tuple(words)] = Job(row, candidate, seed, words, cfg, identify(cfg))
+            self._jobs[tuple(words)] = PlannedRun(row, candidate, seed, words, cfg, identify(cfg))
         return self._jobs[tuple(words)]
 
-    def _composed(self, row: Row, candidate: dict[str, Any], seed: int) -> DictConfig:
+    def _composed(self, row: PlannedRow, candidate: dict[str, Any], seed: int) -> DictConfig:
         """What Hydra composes from the words of one run.
 
         A composition takes a third of a second, and a plan has hundreds of runs: each choice of a file is composed
@@ -209,86 +201,3 @@ class Arena:
         if word not in self._bases:
             self._bases[word] = compose("run", [word] if word else [])
         return self._bases[word]
-
-
-def sweep(sweeper: BasicSweeper, arguments: list[str]) -> None:
-    """Carry out `+sweeps=NAME` of the command line, through the launcher that is configured.
-
-    Raises:
-        UserError: a bad sweep, before its first run; or, at the end, that runs failed or a table was refused.
-    """
-    cfg = sweeper.config
-    assert cfg is not None
-    arena = arena_of(cfg, arguments)
-    if cfg.sweep.dry_run:
-        say(outline(arena, Path(cfg.runtime.root)))
-        return
-    folder = arena.folder(cfg)
-    with open_dict(cfg):  # the launcher and its workers write what they must here
-        cfg.hydra.sweep.dir = str(folder)
-        cfg.hydra.overrides.hydra.append(f"hydra.sweep.dir={folder}")
-    failed = [] if cfg.job == "report" else arena.run(lambda words: _launch(sweeper, words))
-    conclude(arena, cfg, failed)
-
-
-def conclude(arena: Arena, cfg: DictConfig, failed: Sequence[Job]) -> None:
-    """Write what the sweep ends in, and say what is wrong with it.
-
-    Raises:
-        UserError: runs failed, or a table was refused.
-    """
-    folder = arena.folder(cfg)
-    text, refused = outputs.write(arena, cfg, folder)
-    say(f"{text}\n{folder}")
-    for sentence in refused:
-        complain(sentence)
-    for job in failed:
-        error = (job.result() or {}).get("error") or "no result"
-        complain(f"failed: {job.row.label} {job.candidate or ''} seed={job.seed}: {error}")
-    if failed or refused:
-        raise UserError(f"{len(failed)} runs failed and {len(refused)} tables were refused.")
-
-
-def arena_of(cfg: DictConfig, words: Sequence[str]) -> Arena:
-    """The arena of a composed sweep and the words that it was composed from.
-
-    Raises:
-        UserError: a bad sweep.
-    """
-    outputs.check(cfg.sweep)
-    validation.check_name("sweep.name", cfg.sweep.name)
-    validation.check_name("scale", cfg.scale)
-    given: dict[str, list[Any]] = {}
-    for override in OverridesParser.create().parse_overrides(list(words)):
-        key = override.get_key_element()
-        if key in _OWN or key.startswith("sweep."):
-            continue
-        if override.is_sweep_override():
-            given[key] = [Raw(text) for text in override.sweep_string_iterator()]
-        else:
-            given[key] = [Raw(override.get_value_element_as_str())]
-    scales = OmegaConf.to_container(cfg.sweep.scales, resolve=True)
-    assert isinstance(scales, dict)
-    return Arena(plan({str(name): data for name, data in scales.items()}, cfg.scale, given), cfg.sweep.select)
-
-
-def run_job(cfg: DictConfig) -> str | None:
-    """One run of a sweep, in whatever process the launcher chose. A failure is told, and the rest go on."""
-    quiet()
-    try:
-        path, result, cached = carry_out(cfg, (), wait=False)
-        say(closing_line(result, path, cached=cached))
-    except Busy:
-        return _BUSY
-    except (UserError, Fault) as error:
-        complain(f"error: {error}")
-    except Exception:  # a bug or a fault of one run must not take the others with it
-        trace()
-    return None
-
-
-def _launch(sweeper: BasicSweeper, words: Sequence[Sequence[str]]) -> list[bool]:
-    assert sweeper.launcher is not None
-    returns = sweeper.launcher.launch(words, initial_job_idx=sweeper.batch_index)
-    sweeper.batch_index += len(words)
-    return [each.return_value == _BUSY for each in returns]

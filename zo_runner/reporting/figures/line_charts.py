@@ -47,7 +47,7 @@ class Interval(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Point:
+class ChartPoint:
     """A mean over n seeds at x, with its t-interval, which has no width for n = 1.
 
     Attributes:
@@ -78,7 +78,7 @@ def interval(values: Sequence[float]) -> Interval:
 
 
 def rank_curve(
-    series: Mapping[str, Sequence[Point]],
+    series: Mapping[str, Sequence[ChartPoint]],
     *,
     ylabel: str,
     title: str,
@@ -106,7 +106,7 @@ def rank_curve(
 
 
 def progress_curve(
-    series: Mapping[str, Sequence[Point]],
+    series: Mapping[str, Sequence[ChartPoint]],
     *,
     ylabel: str,
     title: str,
@@ -125,7 +125,7 @@ def progress_curve(
 
 
 def noise_curve(
-    series: Mapping[str, Sequence[Point]],
+    series: Mapping[str, Sequence[ChartPoint]],
     *,
     ylabel: str,
     title: str,
@@ -170,7 +170,7 @@ def looks(methods: Sequence[str]) -> list[dict[str, Any]]:
 
 
 def _draw(
-    series: Mapping[str, Sequence[Point]],
+    series: Mapping[str, Sequence[ChartPoint]],
     *,
     ylabel: str,
     title: str,
@@ -196,7 +196,7 @@ def _draw(
         axes.set_yscale("log")
     handles = []
     alpha = 0.15 if len(series) <= _FEW else 0.07  # bands over bands hide the lines
-    drawn: list[Point] = []
+    drawn: list[ChartPoint] = []
     styles = looks([(methods or {}).get(label, label) for label in series])
     for (_label, points), look in zip(series.items(), styles, strict=True):
         shown = [point for point in points if math.isfinite(point.mean) and (point.mean > 0 or not log)]
@@ -212,7 +212,7 @@ def _draw(
     return figure, axes
 
 
-def _line(axes: "Axes", points: Sequence[Point], look: Mapping[str, Any], alpha: float) -> "Line2D":
+def _line(axes: "Axes", points: Sequence[ChartPoint], look: Mapping[str, Any], alpha: float) -> "Line2D":
     """One line with its band; returns what stands for it in the legend."""
     placed = sorted((point for point in points if not math.isnan(point.x)), key=lambda point: point.x)
     faint: dict[str, Any] = {"color": look["color"], "alpha": alpha, "linewidth": 0}
@@ -233,7 +233,7 @@ def _line(axes: "Axes", points: Sequence[Point], look: Mapping[str, Any], alpha:
     return line
 
 
-def _limit(axes: "Axes", points: Sequence[Point], log: bool) -> None:
+def _limit(axes: "Axes", points: Sequence[ChartPoint], log: bool) -> None:
     """Let the axis hold every mean, and bands as far as they leave the means a third of it.
 
     A t-interval of two seeds may be many times wider than all differences between lines.

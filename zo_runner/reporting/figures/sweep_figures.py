@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from zo_runner.errors import invalid, one_of
 from zo_runner.records.run_directory import read_lines
-from zo_runner.reporting.figures.line_charts import Point, interval, noise_curve, progress_curve, rank_curve
+from zo_runner.reporting.figures.line_charts import ChartPoint, interval, noise_curve, progress_curve, rank_curve
 from zo_runner.reporting.figures.style import save, settings
 from zo_runner.reporting.tables.aggregate import is_number
 from zo_runner.reporting.tables.statistics import LEVEL
@@ -54,7 +54,7 @@ class Curve:
     missing: int
 
 
-def progress(runs: Iterable[Path], key: str) -> list[Point]:
+def progress(runs: Iterable[Path], key: str) -> list[ChartPoint]:
     """A dev score against queries: the mean over seeds at the query counts that all of them share.
 
     Args:
@@ -82,11 +82,11 @@ def _number(value: Any) -> float:
         return math.nan
 
 
-def _shared(histories: Iterable[Mapping[float, float]]) -> list[Point]:
+def _shared(histories: Iterable[Mapping[float, float]]) -> list[ChartPoint]:
     if not (kept := [history for history in histories if history]):
         return []
     values = {x: [history[x] for history in kept] for x in sorted(set.intersection(*map(set, kept)))}
-    return [Point(x, *interval(seeds), len(kept)) for x, seeds in values.items() if all(map(math.isfinite, seeds))]
+    return [ChartPoint(x, *interval(seeds), len(kept)) for x, seeds in values.items() if all(map(math.isfinite, seeds))]
 
 
 def figures(rows: Sequence[Curve], folder: Path, kinds: Sequence[str]) -> list[Path]:
@@ -145,7 +145,7 @@ class _Notes:
         if count:
             self._found[reason][row.label] += count
 
-    def text(self, points: Iterable[Point]) -> str:
+    def text(self, points: Iterable[ChartPoint]) -> str:
         """A line on the means drawn, then one for each reason."""
         counts = sorted({point.n for point in points})
         lines = []
@@ -167,16 +167,16 @@ def _metric(rows: Sequence[Curve]) -> tuple[str, float, str]:
     return (name, 1.0, words) if name == "perplexity" else (name, 100.0, f"{words} (%)")
 
 
-def _mean(row: Curve, x: float, values: Sequence[object], what: str, notes: _Notes) -> Point | None:
+def _mean(row: Curve, x: float, values: Sequence[object], what: str, notes: _Notes) -> ChartPoint | None:
     finite = [value for value in values if isinstance(value, int | float) and math.isfinite(value)]
     notes.add(f"without a finite {what}", row, len(values) - len(finite))
-    return Point(x, *interval(finite), len(finite)) if finite else None
+    return ChartPoint(x, *interval(finite), len(finite)) if finite else None
 
 
 def _test_best(rows: Sequence[Curve], axis: str, draw: Callable[..., "Figure"]) -> "Figure | None":
     metric, factor, words = _metric(rows)
 
-    def read(row: Curve, x: float, notes: _Notes) -> Point | None:
+    def read(row: Curve, x: float, notes: _Notes) -> ChartPoint | None:
         found = [result["metrics"].get("test", {}).get("best", {}).get(metric) for result in row.results]
         scaled = [value * factor if isinstance(value, int | float) else value for value in found]
         return _mean(row, x, scaled, f"test {metric.replace('_', ' ')}", notes)
@@ -187,7 +187,7 @@ def _test_best(rows: Sequence[Curve], axis: str, draw: Callable[..., "Figure"]) 
 def _fd_snr(rows: Sequence[Curve]) -> "Figure | None":
     infinite = {math.inf: "infinite FD-SNR (no noise)", -math.inf: "no signal above the noise (-∞ dB)"}
 
-    def read(row: Curve, x: float, notes: _Notes) -> Point | None:
+    def read(row: Curve, x: float, notes: _Notes) -> ChartPoint | None:
         values = [result.get("signal", {}).get("zo/fd_snr_db") for result in row.results]
         for value, reason in infinite.items():
             notes.add(f"not drawn, {reason}", row, values.count(value))
@@ -200,7 +200,7 @@ def _fd_snr(rows: Sequence[Curve]) -> "Figure | None":
 def _against(
     rows: Sequence[Curve],
     axis: str,
-    read: Callable[[Curve, float, _Notes], Point | None],
+    read: Callable[[Curve, float, _Notes], ChartPoint | None],
     draw: Callable[..., "Figure"],
     ylabel: str,
 ) -> "Figure | None":
@@ -208,7 +208,7 @@ def _against(
     if all(_coordinates(row).get(axis) is None for row in rows):
         return None
     notes, methods = _Notes(rows), {}
-    series: dict[str, list[Point]] = {}
+    series: dict[str, list[ChartPoint]] = {}
     for name, members in _lines_along(rows, axis):
         label, points = _unused(name, series, "{} ({})"), []
         for row in members:
@@ -225,7 +225,7 @@ def _against(
 
 def _queries(rows: Sequence[Curve], key: str, factor: float, ylabel: str) -> "Figure":
     notes, methods = _Notes(rows), {}
-    series: dict[str, list[Point]] = {}
+    series: dict[str, list[ChartPoint]] = {}
     methods_in_order = list(dict.fromkeys(row.method for row in rows))
     ordered = sorted(rows, key=lambda row: (methods_in_order.index(row.method), row.rank or 0))
     for row in ordered:

@@ -25,7 +25,7 @@ SHOWN = ("rank", "method.lr", "method.eps", "method.name")
 
 
 @dataclass(frozen=True)
-class Row:
+class ResultRow:
     """All seeds of one configuration.
 
     Attributes:
@@ -69,7 +69,7 @@ class Row:
         return (*self.done, *self.diverged, *self.invalid)
 
 
-def sections(results: Iterable[Mapping[str, Any]]) -> dict[tuple[str, str], list[Row]]:
+def sections(results: Iterable[Mapping[str, Any]]) -> dict[tuple[str, str], list[ResultRow]]:
     """Rows by (task, model), in the order of method and rank.
 
     Args:
@@ -101,7 +101,7 @@ def _without_seeds(identity: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in identity.items() if key != "seeds"}
 
 
-def _position(row: Row) -> tuple[Any, ...]:
+def _position(row: ResultRow) -> tuple[Any, ...]:
     return row.method, row.rank or 0, json.dumps(row.identity, sort_keys=True)
 
 
@@ -113,16 +113,16 @@ def flatten(node: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def differing(rows: Iterable[Row]) -> list[str]:
+def differing(rows: Iterable[ResultRow]) -> list[str]:
     """Keys of the identity in which the rows differ, sorted. A key that is not there counts as null."""
     flat = [row.identity for row in rows]
     keys = sorted({key for identity in flat for key in identity})
     return [key for key in keys if len({json.dumps(identity.get(key)) for identity in flat}) > 1]
 
 
-def labels(rows: Iterable[Row]) -> dict[str, str]:
+def labels(rows: Iterable[ResultRow]) -> dict[str, str]:
     """How sentences call rows, by their key: method and rank, and whatever else it takes to tell them apart."""
-    alike: dict[str, list[Row]] = defaultdict(list)
+    alike: dict[str, list[ResultRow]] = defaultdict(list)
     for row in rows:
         alike[row.label].append(row)
     return {
@@ -139,7 +139,7 @@ def seed_of(result: Mapping[str, Any]) -> str:
     return " ".join([str(seed), *(f"{name}={value}" for name, value in own.items())])
 
 
-def _row(key: str, members: list[dict[str, Any]], contested: Mapping[str, int]) -> Row:
+def _row(key: str, members: list[dict[str, Any]], contested: Mapping[str, int]) -> ResultRow:
     finished, missing = _finished(members)
     seeds: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for result in finished:
@@ -162,7 +162,7 @@ def _row(key: str, members: list[dict[str, Any]], contested: Mapping[str, int]) 
             kinds["done"] += same
     results = {kind: tuple(found) for kind, found in kinds.items()}
     identity = flatten(_without_seeds(members[0]["identity"]))
-    return Row(key, identity, **results, missing=missing, clashes=tuple(clashes), flaws=tuple(flaws))
+    return ResultRow(key, identity, **results, missing=missing, clashes=tuple(clashes), flaws=tuple(flaws))
 
 
 def _finished(members: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], int]:

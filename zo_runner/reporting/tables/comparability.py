@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from zo_runner.config.schema import BUDGET_UNITS
 from zo_runner.errors import UserError
-from zo_runner.reporting.tables.aggregate import Row, amount, differing, flatten, labels
+from zo_runner.reporting.tables.aggregate import ResultRow, amount, differing, flatten, labels
 
 # Parts of a run's identity that all rows of a table must share.
 GRANTED = ("task", "model", "budget", "batch_size", "runtime")
@@ -39,7 +39,7 @@ class Problem:
     rows: frozenset[str]
 
 
-def require_matched(rows: Sequence[Row], match: str | None = None) -> None:
+def require_matched(rows: Sequence[ResultRow], match: str | None = None) -> None:
     """Raise UserError with the first problem, if there is one."""
     for problem in problems(rows, match):
         raise UserError(refusal([problem]))
@@ -54,7 +54,7 @@ def _hints(found: Sequence[Problem]) -> list[str]:
     return list(dict.fromkeys(problem.hint for problem in found if problem.hint))
 
 
-def problems(rows: Sequence[Row], match: str | None = None) -> list[Problem]:
+def problems(rows: Sequence[ResultRow], match: str | None = None) -> list[Problem]:
     """Everything that keeps rows of one task and model from being compared.
 
     Args:
@@ -64,12 +64,12 @@ def problems(rows: Sequence[Row], match: str | None = None) -> list[Problem]:
     return [*_granted(rows), *_unit(rows, match), *_facts(rows), *_clashes(rows), *_overspent(rows)]
 
 
-def granted_differences(rows: Sequence[Row]) -> list[str]:
+def granted_differences(rows: Sequence[ResultRow]) -> list[str]:
     """Keys of the identity that all rows must share and do not."""
     return [key for key in differing(rows) if key.split(".")[0] in GRANTED]
 
 
-def _granted(rows: Sequence[Row]) -> Iterator[Problem]:
+def _granted(rows: Sequence[ResultRow]) -> Iterator[Problem]:
     if not (keys := granted_differences(rows)):
         return
     told, odd = [], set()
@@ -90,7 +90,7 @@ def _apart(values: Mapping[_Key, str]) -> set[_Key]:
     return {key for key, value in values.items() if value != usual}
 
 
-def _unit(rows: Sequence[Row], match: str | None) -> Iterator[Problem]:
+def _unit(rows: Sequence[ResultRow], match: str | None) -> Iterator[Problem]:
     without = [row for row in rows if match and row.identity.get(f"budget.{match}") is None]
     if without:
         called = labels(rows)
@@ -99,7 +99,7 @@ def _unit(rows: Sequence[Row], match: str | None) -> Iterator[Problem]:
         yield Problem(reason, "", frozenset(row.key for row in without))
 
 
-def _facts(rows: Sequence[Row]) -> Iterator[Problem]:
+def _facts(rows: Sequence[ResultRow]) -> Iterator[Problem]:
     """What the same identity must have led to, and does not where a model or a file was changed in its place."""
     runs = {(row.key, str(result["run_id"])): _provenance(result) for row in rows for result in row.done}
     for name in sorted({name for facts in runs.values() for name in facts}):
@@ -116,7 +116,7 @@ def _provenance(result: Mapping[str, Any]) -> dict[str, Any]:
     return {"metric": result["metric"]} | flatten({"provenance": told if isinstance(told, dict) else {}})
 
 
-def _clashes(rows: Sequence[Row]) -> Iterator[Problem]:
+def _clashes(rows: Sequence[ResultRow]) -> Iterator[Problem]:
     called = labels(rows)
     for row in rows:
         if row.clashes:
@@ -124,7 +124,7 @@ def _clashes(rows: Sequence[Row]) -> Iterator[Problem]:
             yield Problem(reason, "A seed counts once: remove the run that is not meant.", frozenset([row.key]))
 
 
-def _overspent(rows: Sequence[Row]) -> Iterator[Problem]:
+def _overspent(rows: Sequence[ResultRow]) -> Iterator[Problem]:
     called = labels(rows)
     for row in rows:
         if over := [told for result in row.done if (told := _excess(row, result))]:
@@ -132,7 +132,7 @@ def _overspent(rows: Sequence[Row]) -> Iterator[Problem]:
             yield Problem(reason, "", frozenset([row.key]))
 
 
-def _excess(row: Row, result: Mapping[str, Any]) -> str:
+def _excess(row: ResultRow, result: Mapping[str, Any]) -> str:
     """What a run spent of what, if that is too much, or nobody knows how much."""
     for unit in BUDGET_UNITS:
         limit = row.identity.get(f"budget.{unit}")

@@ -7,7 +7,7 @@ from collections.abc import Collection, Sequence
 
 import pandas as pd
 
-from zo_runner.reporting.tables.aggregate import Row, amount, read
+from zo_runner.reporting.tables.aggregate import ResultRow, amount, read
 from zo_runner.reporting.tables.formats import number
 from zo_runner.reporting.tables.score_table import leading, leading_texts
 from zo_runner.reporting.tables.spec import Protocol
@@ -33,7 +33,9 @@ _COLUMNS: dict[str, tuple[tuple[str, ...], str, float, str]] = {
 }
 
 
-def numbers(rows: Sequence[Row], protocol: Protocol | None = None, unmatched: Collection[str] = ()) -> pd.DataFrame:
+def numbers(
+    rows: Sequence[ResultRow], protocol: Protocol | None = None, unmatched: Collection[str] = ()
+) -> pd.DataFrame:
     """One line per row: means over its seeds, NaN where there is none or a seed does not say."""
     frame = leading(rows, protocol or Protocol(), unmatched)
     for name, (path, *_) in _COLUMNS.items():
@@ -52,7 +54,7 @@ def texts(frame: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(shown)
 
 
-def caption(rows: Sequence[Row]) -> str:
+def caption(rows: Sequence[ResultRow]) -> str:
     """What the columns mean, and what the peak memory is one of."""
     told = {read(result, "peak_memory_of") for row in rows for result in row.done} - {None}
     return (

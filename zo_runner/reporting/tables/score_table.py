@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 
-from zo_runner.reporting.tables.aggregate import SHOWN, Row, amount, differing, labels
+from zo_runner.reporting.tables.aggregate import SHOWN, ResultRow, amount, differing, labels
 from zo_runner.reporting.tables.comparability import granted_differences
 from zo_runner.reporting.tables.formats import number
 from zo_runner.reporting.tables.spec import Protocol, Search
@@ -27,7 +27,9 @@ TROUBLE = ("diverged", "invalid", "missing")
 _SMALLEST_P = 0.001
 
 
-def numbers(rows: Sequence[Row], protocol: Protocol | None = None, unmatched: Collection[str] = ()) -> pd.DataFrame:
+def numbers(
+    rows: Sequence[ResultRow], protocol: Protocol | None = None, unmatched: Collection[str] = ()
+) -> pd.DataFrame:
     """One line per row, every number in a column of its own; NaN where there is none.
 
     `<name>_sd` is a sample standard deviation, `<name>_low` and `<name>_high` limits of the mean, over the n seeds of
@@ -64,7 +66,7 @@ def _charged(result: Mapping[str, Any]) -> float:
     return amount(result, "queries", "train") + amount(result, "queries", "calibration")
 
 
-def leading(rows: Sequence[Row], protocol: Protocol, unmatched: Collection[str] = ()) -> pd.DataFrame:
+def leading(rows: Sequence[ResultRow], protocol: Protocol, unmatched: Collection[str] = ()) -> pd.DataFrame:
     """What a row is: method, rank, whatever else sets rows apart, what was tuned, and the number of averaged seeds."""
     searches: list[Mapping[str, Any]] = [getattr(protocol.searches.get(row.key), "chosen", {}) for row in rows]
     extra = _differing(rows)
@@ -83,36 +85,36 @@ def leading(rows: Sequence[Row], protocol: Protocol, unmatched: Collection[str] 
     return frame
 
 
-def _differing(rows: Sequence[Row]) -> list[str]:
+def _differing(rows: Sequence[ResultRow]) -> list[str]:
     """Further keys that set rows of one method apart, or that all should share, and so must be seen."""
-    by_method: dict[str, list[Row]] = defaultdict(list)
+    by_method: dict[str, list[ResultRow]] = defaultdict(list)
     for row in rows:
         by_method[row.method].append(row)
     found = {key for members in by_method.values() for key in differing(members)}
     return sorted({*found, *granted_differences(rows)} - set(SHOWN))
 
 
-def _used(row: Row, name: str) -> Any:
+def _used(row: ResultRow, name: str) -> Any:
     """A number, or "auto" with the mean of what the seeds' calibrations chose."""
     given = row.identity.get(f"method.{name}")
     values = [value for result in (*row.done, *row.diverged) if math.isfinite(value := amount(result, name))]
     return f"{given}: {mean_sd(values)[0]:.2g}" if given == "auto" and values else given
 
 
-def compared(rows: Sequence[Row]) -> str:
+def compared(rows: Sequence[ResultRow]) -> str:
     """The column that rows are paired on: test at the best point on dev, or that point of dev where test is unread."""
     return "test_best" if any(scores(row, "test", "best") for row in rows) else "dev_best"
 
 
-def _paired(rows: Sequence[Row], baseline: str, unmatched: Collection[str]) -> pd.DataFrame:
+def _paired(rows: Sequence[ResultRow], baseline: str, unmatched: Collection[str]) -> pd.DataFrame:
     """Every row against its row of the baseline; `unpaired` says why there is none."""
     split, point, _ = SCORES[compared(rows)]
     lines = []
     for row in rows:
         other = counterpart(row, rows, baseline)
-        if isinstance(other, Row) and {row.key, other.key} & set(unmatched):
+        if isinstance(other, ResultRow) and {row.key, other.key} & set(unmatched):
             other = f"it and its row of {baseline} do not match"
-        ours, theirs = (scores(one, split, point) if isinstance(one, Row) else {} for one in (row, other))
+        ours, theirs = (scores(one, split, point) if isinstance(one, ResultRow) else {} for one in (row, other))
         lower = any(result["metric"] == "perplexity" for result in row.done)
         found = paired(ours, theirs, lower_is_better=lower)
         unpaired = other if isinstance(other, str) else ("" if found.n else "they share no seed with a score")
@@ -122,7 +124,7 @@ def _paired(rows: Sequence[Row], baseline: str, unmatched: Collection[str]) -> p
     return pd.DataFrame(lines)
 
 
-def notes(rows: Sequence[Row], frame: pd.DataFrame, protocol: Protocol) -> list[str]:
+def notes(rows: Sequence[ResultRow], frame: pd.DataFrame, protocol: Protocol) -> list[str]:
     """What a reader of the table must know beside it, a sentence each."""
     called = labels(rows)
     invalid = [(called[row.key], what) for row in rows for what in (*row.clashes, *row.flaws)]
@@ -140,7 +142,7 @@ def notes(rows: Sequence[Row], frame: pd.DataFrame, protocol: Protocol) -> list[
     return found
 
 
-def _search_notes(rows: Sequence[Row], searches: Mapping[str, Search]) -> Iterator[str]:
+def _search_notes(rows: Sequence[ResultRow], searches: Mapping[str, Search]) -> Iterator[str]:
     called, sizes = labels(rows), defaultdict(list)
     for row in rows:
         search = searches.get(row.key)

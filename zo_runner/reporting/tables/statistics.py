@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from zo_runner.reporting.tables.aggregate import Row, differing, seed_of
+from zo_runner.reporting.tables.aggregate import ResultRow, differing, seed_of
 
 LEVEL = 0.95
 # Differences no larger than this are rounding of two equal scores, which are ratios of small counts.
@@ -92,13 +92,13 @@ def paired(ours: Mapping[str, float], baseline: Mapping[str, float], *, lower_is
     return Paired(len(shared), wins, len(shared) - wins - losses, losses, mean, low, high, p)
 
 
-def scores(row: Row, split: str, point: str) -> dict[str, float]:
+def scores(row: ResultRow, split: str, point: str) -> dict[str, float]:
     """Score by seed of the task's metric; empty unless every averaged run of the row has it."""
     found = {seed_of(r): r["metrics"].get(split, {}).get(point, {}).get(r["metric"]) for r in row.done}
     return {} if None in found.values() else found
 
 
-def counterpart(row: Row, rows: Iterable[Row], baseline: str) -> Row | str:
+def counterpart(row: ResultRow, rows: Iterable[ResultRow], baseline: str) -> ResultRow | str:
     """The row of method `baseline` that `row` is paired with, or a phrase that says why there is none.
 
     Conditions must be the same. Of several rows the one of the same rank is taken, and of these the one that agrees
@@ -123,5 +123,5 @@ def counterpart(row: Row, rows: Iterable[Row], baseline: str) -> Row | str:
     return candidates[0] if len(candidates) == 1 else f"it could be paired with several rows of {baseline}"
 
 
-def _agree(one: Row, other: Row, keys: Iterable[str], missing: Any = None) -> bool:
+def _agree(one: ResultRow, other: ResultRow, keys: Iterable[str], missing: Any = None) -> bool:
     return all(one.identity.get(key, missing) == other.identity.get(key, missing) for key in keys)

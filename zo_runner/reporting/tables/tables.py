@@ -22,7 +22,7 @@ from zo_runner.config.schema import BUDGET_UNITS
 from zo_runner.records.atomic_files import write_atomic
 from zo_runner.records.run_directory import read_result
 from zo_runner.reporting.tables import cost_table, formats, published, score_table
-from zo_runner.reporting.tables.aggregate import Row, read, sections
+from zo_runner.reporting.tables.aggregate import ResultRow, read, sections
 from zo_runner.reporting.tables.aggregate import configuration as configuration
 from zo_runner.reporting.tables.comparability import Problem, problems, refusal
 from zo_runner.reporting.tables.spec import Protocol as Protocol
@@ -118,7 +118,7 @@ def build(results: Iterable[Mapping[str, Any]], protocol: Protocol | None = None
     return tables, refused
 
 
-def _table(task: str, model: str, rows: Sequence[Row], protocol: Protocol, found: Sequence[Problem]) -> Table:
+def _table(task: str, model: str, rows: Sequence[ResultRow], protocol: Protocol, found: Sequence[Problem]) -> Table:
     odd = frozenset[str]().union(*(problem.rows for problem in found))
     metric = next((result["metric"] for row in rows for result in row.done), "accuracy")
     frame = score_table.numbers(rows, protocol, odd)
@@ -136,7 +136,7 @@ def _table(task: str, model: str, rows: Sequence[Row], protocol: Protocol, found
     )
 
 
-def _granted(rows: Sequence[Row]) -> str:
+def _granted(rows: Sequence[ResultRow]) -> str:
     """The budget in words."""
     budgets = {tuple(row.identity.get(f"budget.{unit}") for unit in BUDGET_UNITS) for row in rows}
     batches = {row.identity.get("batch_size") for row in rows}
