@@ -12,7 +12,7 @@ import torch
 
 from tests import plain_scoring as plain
 from zo_runner.assets import ASSETS
-from zo_runner.models import evaluator as evaluator_module
+from zo_runner.models import loss as loss_module
 from zo_runner.models.base_model import load_base
 from zo_runner.models.encoding import Encoder
 from zo_runner.models.evaluator import Evaluator
@@ -174,7 +174,7 @@ def test_padding_order_and_splitting_move_the_loss_by_rounding_only(setting, los
     for extra in (1, 7, 40):
         assert float(evaluator.loss(*evaluator.batches(encoded, extra))) == pytest.approx(whole, abs=1e-5)
     assert float(evaluator.loss(*evaluator.batches(encoded[::-1]))) == pytest.approx(whole, abs=1e-5)
-    with mock.patch.object(evaluator_module, "TOKENS_AT_ONCE", 200):
+    with mock.patch.object(loss_module, "TOKENS_AT_ONCE", 200):
         split = evaluator.batches(encoded, 2)
     assert len(split) > 3
     assert float(evaluator.loss(*split)) == pytest.approx(whole, abs=1e-5)
@@ -194,7 +194,7 @@ def test_padding_stays_within_what_the_model_can_read(setting):
 def test_options_read_in_small_parts_are_worth_the_same(setting, limit):
     evaluator, encoded = setting.scored(phrases(setting.texts[:12]))
     whole = evaluator.option_sums(encoded)
-    with mock.patch.object(evaluator_module, limit, 1):
+    with mock.patch.object(loss_module, limit, 1):
         assert close(means(evaluator.option_sums(encoded), encoded), means(whole, encoded))
 
 

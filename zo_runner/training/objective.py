@@ -55,9 +55,9 @@ class Objective:
 
     def _at_once(self, directions: Sequence[Direction], offsets: int) -> int:
         perturbed = self.loss.perturbed
-        read = [batch.ids_RL.numel() for batch in self.batches if not isinstance(batch, PromptBatch)]
-        if perturbed is None or len(read) < len(self.batches):
+        if perturbed is None or any(isinstance(batch, PromptBatch) for batch in self.batches):
             return 0
+        read = [batch.ids_RL.numel() for batch in self.batches if not isinstance(batch, PromptBatch)]
         return perturbed.reads(directions, offsets, sum(read))
 
 
