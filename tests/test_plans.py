@@ -156,7 +156,7 @@ plain = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, a
 texts = st.text(st.characters(codec="utf-8", exclude_categories=["Cc", "Cs"]), min_size=1)
 values = st.recursive(
     plain | texts,
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.from_regex("[a-z]+", fullmatch=True), inner),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.from_regex("key_[a-z]+", fullmatch=True), inner),
 )
 
 

@@ -119,7 +119,7 @@ def test_a_refused_target_imports_nothing(tmp_path):
     "value", ["${oc.env:HOME}", "a${oc.decode:'1'}", "${oc.create:{a:1}}", "${${rank}:x}", "${now:%Y}"]
 )
 def test_no_resolver_is_asked(key, value):
-    """`oc.env` would write the environment to validation.yaml and W&B."""
+    """`oc.env` would write the environment to config.yaml and W&B."""
     cfg = configure("task=jsonl")
     OmegaConf.update(cfg, key, value)
     with pytest.raises(UserError, match=rf"\AInvalid {key}: .* Must be without a resolver"):

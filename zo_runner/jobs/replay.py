@@ -146,7 +146,7 @@ def replay(
 
 def _configuration(folder: Path) -> DictConfig:
     if not (folder / "config.yaml").is_file():
-        raise invalid("run", str(folder), "the folder of a run, with its validation.yaml")
+        raise invalid("run", str(folder), "the folder of a run, with its config.yaml")
     try:
         cfg = OmegaConf.merge(OmegaConf.structured(RunConfig), yaml_files.read(folder / "config.yaml"))
     except OmegaConfBaseException as error:

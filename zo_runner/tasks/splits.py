@@ -24,7 +24,7 @@ TEST_SEED = 0
 
 @dataclass(frozen=True)
 class Chosen:
-    """DataRow numbers: train and dev of the dataset's train split, test of its validation split."""
+    """Row numbers: train and dev of the dataset's train split, test of its validation split."""
 
     train: list[int]
     dev: list[int]

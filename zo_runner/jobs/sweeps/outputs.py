@@ -4,7 +4,7 @@
     plan.json                                  every run: stage, command, folder, status
     table.md .csv .tex   cost.md .csv .tex     see zo_runner/reporting/tables/tables.py
     <figure>.png .svg                          see zo_runner/reporting/figures/sweep_figures.py
-    html_report.html                                see zo_runner/reporting/html_report.py
+    report.html                                     see zo_runner/reporting/html_report.py
 """
 
 import json
