@@ -1,5 +1,6 @@
 """What all tests share: no network, one thread, and the methods found in conf/method/ on a small problem."""
 
+import gc
 import os
 import signal
 
@@ -38,3 +39,8 @@ def handlers():
     yield
     for number, handler in before.items():
         signal.signal(number, handler)
+
+
+def pytest_collection_finish(session):
+    """All modules are imported: no collection has to look at them again, and a run begins with one."""
+    gc.freeze()
