@@ -42,5 +42,5 @@ def handlers():
 
 
 def pytest_collection_finish(session):
-    """All modules are imported: no collection has to look at them again, and a run begins with one."""
+    """Modules and tests stay: garbage collections, one of which begins every run, need not look at them."""
     gc.freeze()

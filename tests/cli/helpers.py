@@ -4,9 +4,11 @@ import contextlib
 import functools
 import io
 import json
+import multiprocessing
 import os
 import sys
 import warnings
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from unittest import mock
 
@@ -19,6 +21,7 @@ from omegaconf import OmegaConf, open_dict
 from zo_runner import cli
 
 SMALL = ("budget=smoke", "task.num_train=64", "task.num_dev=32", "task.num_test=32", "batch_size=4", "tracker=none")
+FORK = multiprocessing.get_context("fork")
 
 
 @dataclass(frozen=True)
@@ -52,6 +55,16 @@ def zo_run(*words, env=None):
         except SystemExit as end:
             code = end.code
     return Ended(code or 0, out.getvalue(), err.getvalue())
+
+
+def at_once(*commands):
+    """The ends of several commands, each in a process of its own, forked from this one, which has imported torch."""
+    with ProcessPoolExecutor(len(commands), mp_context=FORK) as pool:
+        return list(pool.map(_typed, commands))
+
+
+def _typed(words):
+    return zo_run(*words)
 
 
 def _job(words, whole):
