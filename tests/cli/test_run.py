@@ -8,38 +8,11 @@ from omegaconf import OmegaConf
 from tests.cli.helpers import SMALL, read_journal, read_json, read_jsonl, runs_below, snapshot, the_run, zo_run
 from zo_runner.config import identity
 
-RESULT = set(
-    [
-        "schema",
-        "job",
-        "run_id",
-        "status",
-        "metric",
-        "method",
-        "model",
-        "task",
-        "rank",
-        "alpha",
-        "scaling",
-        "seed",
-        "lr",
-        "eps",
-        "budget",
-        "queries",
-        "examples",
-        "tokens",
-        "flops",
-        "seconds",
-        "metrics",
-        "objective",
-        "error",
-        "signal",
-        "coverage",
-        "peak_memory_bytes",
-        "peak_memory_of",
-        "provenance",
-    ]
-)
+RESULT = {
+    *("schema", "job", "run_id", "status", "metric", "method", "model", "task", "rank", "alpha", "scaling", "seed"),
+    *("lr", "eps", "budget", "queries", "examples", "tokens", "flops", "seconds", "metrics", "objective", "error"),
+    *("signal", "coverage", "peak_memory_bytes", "peak_memory_of", "provenance"),
+}
 TRAIN_EVENT = {"lr", "train/loss", "zo/slope", "zo/signal", "zo/noise", "zo/fd_snr", "zo/fd_snr_db", "zo/atom"}
 POSITION = {"step", "queries", "seconds"}
 ATOMS = {"zo/atoms/fd_snr_db", "zo/atoms/infinite", "zo/atoms/unvisited"}
