@@ -57,7 +57,11 @@ class Method(torch.optim.Optimizer):
 
     Attributes:
         queries_per_step: what a step is charged, always the same.
-        needs_grad: whether the closure's loss must come with its graph.
+        needs_grad: the closure's loss must come with its graph.
+        has_directions: a step queries losses along `direction(step)`, at `eps` from the parameters.
+        replayable: `replay` takes a step again from its report.
+        two_sided: slopes are (l+ - l-) / (2 eps) and the reported loss is (l+ + l-) / 2; else the slopes are
+            (l+ - l0) / eps and the reported loss is l0. Without meaning for a method without directions.
         report: of the latest step, None before the first.
         weights: the frozen weight of each group, None where it has none.
 
@@ -67,6 +71,9 @@ class Method(torch.optim.Optimizer):
 
     queries_per_step: int
     needs_grad: ClassVar[bool] = False
+    has_directions: ClassVar[bool] = False
+    replayable: ClassVar[bool] = False
+    two_sided: ClassVar[bool] = False
 
     def __init__(self, params: Params, *, lr: float, **settings: Any) -> None:
         require("lr", lr, at_least=0.0)
@@ -90,6 +97,47 @@ class Method(torch.optim.Optimizer):
         """Number of atoms that `atom` chooses from, or None."""
         return None
 
+    @property
+    def eps(self) -> float:
+        """Perturbation radius, in parameter units; 0 for a method without directions."""
+        return float(self.param_groups[0].get("eps", 0.0))
+
+    @property
+    def has_halves(self) -> bool:
+        """True if the parameters are LoRA pairs, so that a direction has a half in A and a half in B."""
+        return all(map(is_pair, self.param_groups))
+
+    @property
+    def follows_curvature(self) -> bool:
+        """True if `CurvatureSchedule` may choose lr: it reads (l+ + l-) / 2 and presumes a step of lr * slope."""
+        return False
+
+    @property
+    def queries_per_reading(self) -> int:
+        """Queries of a curvature beside the losses at both ends of u; 0 for a method without directions."""
+        return 0
+
+    @property
+    def queries_per_probe(self) -> int:
+        """Queries of a slope and a curvature together; 0 for a method without directions."""
+        return 0
+
+    def direction(self, step: int) -> Direction:
+        """The direction u of `step` in the method's present state; the same numbers whenever it is asked for.
+
+        Raises:
+            RuntimeError: the method has no directions.
+        """
+        raise RuntimeError(f"{type(self).__name__} has no directions.")
+
+    def flipped_in_A(self, step: int) -> Direction:
+        """The direction of `step` with the other sign in every A: (-z_a, z_b).
+
+        Raises:
+            RuntimeError: the method has no directions.
+        """
+        raise RuntimeError(f"{type(self).__name__} has no directions.")
+
     def tensors(self) -> Iterator[tuple[Key, torch.Tensor, dict[str, Any]]]:
         """Every parameter, with the key of its random numbers and its group.
 
@@ -104,6 +152,14 @@ class Method(torch.optim.Optimizer):
     def step(self, closure: Closure | Callable[[], float]) -> float:  # type: ignore[override]  # a closure is required
         """Take one step and return its estimate of the loss. Where the loss is not finite, it raises `Diverged`."""
         raise NotImplementedError
+
+    def replay(self, report: StepReport) -> None:
+        """Take the next step again from its report, without a query, at the learning rates of the groups.
+
+        Raises:
+            RuntimeError: the method is not `replayable`.
+        """
+        raise RuntimeError(f"{type(self).__name__} cannot replay a step.")
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Load what `state_dict` gave. Unlike torch's own, it leaves the precision of the state as it was saved."""
@@ -129,8 +185,6 @@ class ZerothOrder(Method):
     `state_dict` carries it; it changes in `_update` alone, after all queries.
 
     Attributes:
-        two_sided: whether the slopes are (l+ - l-) / (2 eps) and the reported loss is (l+ + l-) / 2; else the slopes
-            are (l+ - l0) / eps and the reported loss is l0.
         normalizes: what the update divides out. nothing: lr is in parameter units per unit slope. slope, the size of
             the slopes, or coordinates, the size of every coordinate on its own: lr is a length, in parameter units.
 
@@ -145,6 +199,8 @@ class ZerothOrder(Method):
     """
 
     queries_per_step: int = 2
+    has_directions: ClassVar[bool] = True
+    replayable: ClassVar[bool] = True
     two_sided: ClassVar[bool] = True
     normalizes: ClassVar[Literal["nothing", "slope", "coordinates"]] = "nothing"
 
@@ -156,22 +212,17 @@ class ZerothOrder(Method):
                 raise ValueError(f"Invalid eps: {group['eps']!r} in one group. Must be the same in all groups.")
 
     @property
-    def eps(self) -> float:
-        """Perturbation radius."""
-        return float(self.param_groups[0]["eps"])
-
-    @property
     def seed(self) -> int:
         """Seed of the direction stream."""
         return int(self.param_groups[0]["seed"])
 
     @property
     def follows_curvature(self) -> bool:
-        """Whether `rate.CurvatureSchedule` may choose lr: it reads (l+ + l-) / 2, and presumes a step of lr * slope."""
+        """True for two-sided slopes that the update does not normalize."""
         return self.two_sided and self.normalizes == "nothing"
 
     def direction(self, step: int) -> Direction:
-        """The direction u of `step` in the method's present state; the same numbers whenever it is asked for."""
+        """The direction u of `step`. Every subclass draws its own."""
         raise NotImplementedError
 
     def atom(self, step: int) -> int | None:
@@ -179,22 +230,17 @@ class ZerothOrder(Method):
         return None
 
     @property
-    def has_halves(self) -> bool:
-        """Whether the parameters are LoRA pairs, so that a direction has a half in A and a half in B."""
-        return all(map(is_pair, self.param_groups))
-
-    @property
     def queries_per_reading(self) -> int:
-        """What a curvature takes beside the losses at both ends of u: the one at theta, and those of u half turned."""
+        """One at theta, and two along the direction flipped in A where the parameters are LoRA pairs."""
         return 3 if self.has_halves else 1
 
     @property
     def queries_per_probe(self) -> int:
-        """What a slope and a curvature take together."""
+        """Two for the slope, and those of a curvature reading."""
         return 2 + self.queries_per_reading
 
     def flipped_in_A(self, step: int) -> Direction:
-        """The direction of `step` with the other sign in every A: (-z_a, z_b)."""
+        """The direction of `step` with the other sign in the first parameter of every group."""
         u = self.direction(step)
         assert isinstance(u, LazyDirection)
         return u.flipped([group["params"][0] for group in self.param_groups])
