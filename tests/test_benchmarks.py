@@ -11,7 +11,7 @@ from benchmarks.__main__ import measure
 from benchmarks.floor import WAYS, copies, pairs
 from benchmarks.matrix import Cell, Grid, Memory
 from benchmarks.plain_step import Plain
-from benchmarks.rounds import TOLERANCE, StepRecord, in_turn
+from benchmarks.rounds import TOLERANCE, TimedSteps, in_turn
 from benchmarks.settings import Work, pocket
 from benchmarks.start import HELP, NEW, Start
 from zo_runner.assets import ASSETS
@@ -87,7 +87,7 @@ def test_the_ways_without_padding_compute_no_token_twice_and_no_logits_in_vain(s
 
 def test_variants_that_see_different_losses_are_refused():
     def sees(loss):
-        return lambda done: StepRecord(1.0, [0.5, loss])
+        return lambda done: TimedSteps(1.0, [0.5, loss])
 
     assert in_turn({"one": sees(1.0), "other": sees(1.0 + TOLERANCE / 2)}, rounds=1, steps=2)[1] > 0
     for wrong in (1.0 + 2 * TOLERANCE, float("nan")):
@@ -99,7 +99,7 @@ def test_every_round_takes_the_same_steps_of_all_and_begins_with_another():
     taken = []
 
     def variant(name):
-        return lambda done: (taken.append((name, done)), StepRecord(float(len(taken)), [0.0]))[1]
+        return lambda done: (taken.append((name, done)), TimedSteps(float(len(taken)), [0.0]))[1]
 
     seconds, _ = in_turn({name: variant(name) for name in "abc"}, rounds=2, steps=5, warm_up=1)
     assert [name for name, _ in taken] == [*"abc", *"bca", *"cab"]

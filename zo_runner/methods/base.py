@@ -74,6 +74,7 @@ class Method(torch.optim.Optimizer):
     has_directions: ClassVar[bool] = False
     replayable: ClassVar[bool] = False
     two_sided: ClassVar[bool] = False
+    normalizes: ClassVar[Literal["nothing", "slope", "coordinates"]] = "nothing"
 
     def __init__(self, params: Params, *, lr: float, **settings: Any) -> None:
         require("lr", lr, at_least=0.0)

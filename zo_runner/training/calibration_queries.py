@@ -8,7 +8,7 @@ from functools import cached_property
 import torch
 
 from zo_runner.errors import Diverged
-from zo_runner.methods.base import ZerothOrder
+from zo_runner.methods.base import Method
 from zo_runner.models.encoding import Encoded
 from zo_runner.models.evaluator import Evaluator
 from zo_runner.snr import loss_noise_variance
@@ -24,21 +24,21 @@ NOISE_BATCHES, NOISE_REPEATS = 4, 8
 
 @dataclass
 class CalibrationQueries:
-    """Probes the parameters as they are, on batches of their own.
+    """Probes of the parameters as they are, on batches of their own.
 
     Args:
         method: whose directions are probed; it takes no step.
-        evaluator: turns examples into losses.
+        evaluator: loss of examples.
         examples: training examples.
-        order: which of them each direction is probed on.
+        order: indices of the examples of each direction.
         ledger: what may be spent.
-        noise: how evaluation noise is added and measured.
+        noise: added noise, and how evaluation noise is measured.
         probes: directions per radius.
         reserve: queries that must be left for training.
         reserve_tokens: non-padding tokens of these.
     """
 
-    method: ZerothOrder
+    method: Method
     evaluator: Evaluator
     examples: Sequence[Encoded]
     order: BatchOrder
