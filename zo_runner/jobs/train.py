@@ -16,7 +16,8 @@ from zo_runner.errors import Fault, RunWarning, invalid
 from zo_runner.jobs import holdout
 from zo_runner.jobs.assemble import Parts, assemble, head, tracker_of
 from zo_runner.jobs.out_of_memory import shortage_told
-from zo_runner.methods.base import Method, ZerothOrder
+from zo_runner.methods.base import Method
+from zo_runner.methods.zeroth_order import ZerothOrder
 from zo_runner.models import lora
 from zo_runner.models.evaluator import Score
 from zo_runner.models.flops import FlopMeter

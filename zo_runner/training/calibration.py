@@ -32,8 +32,9 @@ from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from zo_runner.methods.base import ZerothOrder
-from zo_runner.methods.directions import Closure, Direction, losses_along
+from zo_runner.methods.base import Method
+from zo_runner.methods.directions import Direction
+from zo_runner.methods.queries import Closure, losses_along
 from zo_runner.snr import decibel, fd_snr, slope_noise_variance
 
 # The radii that eps=auto tries, smallest first.
@@ -163,7 +164,7 @@ def bias(smaller: Probe, larger: Probe) -> float:
     return math.sqrt(error / size) / shrink if size > 0 else math.nan
 
 
-def longest_update(method: ZerothOrder, walk: float | None, steps: float | None) -> float:
+def longest_update(method: Method, walk: float | None, steps: float | None) -> float:
     """How large an update of one number of A may be, as a root mean square, in parameter units.
 
     An update is lr * slope * z with z of mean 0, so n of them lead away by lr * rms(slope) * sqrt(n). This is to be no

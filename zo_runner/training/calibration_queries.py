@@ -8,7 +8,7 @@ from functools import cached_property
 import torch
 
 from zo_runner.errors import Diverged
-from zo_runner.methods.base import ZerothOrder
+from zo_runner.methods.base import Method
 from zo_runner.models.encoding import Encoded
 from zo_runner.models.evaluator import Evaluator
 from zo_runner.snr import loss_noise_variance
@@ -38,7 +38,7 @@ class CalibrationQueries:
         reserve_tokens: non-padding tokens of these.
     """
 
-    method: ZerothOrder
+    method: Method
     evaluator: Evaluator
     examples: Sequence[Encoded]
     order: BatchOrder

@@ -3,7 +3,7 @@
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from zo_runner.methods.base import Method, StepReport, ZerothOrder
+from zo_runner.methods.base import Method, StepReport
 from zo_runner.snr import AtomMeters, SignalMeter
 
 
@@ -36,7 +36,7 @@ class Meters:
         self.coverage: Coverage | None = None
         self._slopes: SignalMeter | None = None
         self._atoms: AtomMeters | None = None
-        if isinstance(method, ZerothOrder):
+        if method.has_directions:
             self._slopes = SignalMeter(method.eps, two_sided=method.two_sided)
             if method.num_atoms is not None:
                 self._atoms = AtomMeters(method.num_atoms, self._slopes)

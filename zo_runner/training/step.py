@@ -9,8 +9,9 @@ from typing import Any, Literal
 
 import torch
 
-from zo_runner.methods.base import Method, ZerothOrder
-from zo_runner.methods.directions import Closure, finite, losses_along
+from zo_runner.methods.base import Method
+from zo_runner.methods.queries import Closure, finite, losses_along
+from zo_runner.methods.zeroth_order import ZerothOrder
 from zo_runner.models.batching import Batch
 from zo_runner.models.encoding import Encoded
 from zo_runner.models.evaluator import Evaluator
