@@ -15,8 +15,8 @@ from peft import PeftModel
 from benchmarks.rounds import TimedSteps, Variant
 from benchmarks.settings import SCORING, Setting, Work
 from zo_runner.methods import AR1ZO, MeZO
-from zo_runner.methods.base import ZerothOrder
-from zo_runner.methods.directions import losses_at
+from zo_runner.methods.queries import losses_at
+from zo_runner.methods.zeroth_order import ZerothOrder
 from zo_runner.models.evaluator import Evaluator
 from zo_runner.models.flops import FlopMeter
 from zo_runner.models.lora import dense_groups

@@ -154,9 +154,6 @@ def test_a_parameter_past_the_range_of_its_dtype_ends_the_run_though_no_loss_sho
     theta = torch.tensor([0.0, 65504.0, -65504.0, 1.0], dtype=torch.float16)
     t.stepper.evaluator = Half(theta)
     t.stepper.method = MeZO([{"params": [theta], "names": ["body.weight"]}], lr=100.0, eps=1.0)
-        Half(theta),
-        MeZO([{"params": [theta], "names": ["body.weight"]}], lr=100.0, eps=1.0),
-    )
     outcome = t.fit()
     assert outcome.status == "diverged"
     reason, place = outcome.error.split(" at step ")

@@ -12,7 +12,7 @@ from zo_runner.config.validation import build, queries_slopes
 from zo_runner.errors import UserError, invalid
 from zo_runner.jobs.out_of_memory import shortage_told
 from zo_runner.jobs.preflight import require_budget, require_paths
-from zo_runner.methods.base import Method, ZerothOrder
+from zo_runner.methods.base import Method
 from zo_runner.models import lora
 from zo_runner.models.base_model import Base, compile_forward, lend_base, load_base, pick_device, set_threads
 from zo_runner.models.encoding import Encoded, Encoder
@@ -86,7 +86,7 @@ class Parts:
     base: Base
     model: Any
     method: Method
-    calibration_method: ZerothOrder | None
+    calibration_method: Method | None
     evaluator: Evaluator
     train: list[Encoded]
     dev: list[Encoded]
@@ -153,7 +153,9 @@ def assemble(cfg: DictConfig) -> Parts:
     method = method_of(cfg, groups, cfg.seeds.direction)
     if method.needs_grad and on.scoring.loss == "f1":
         raise invalid("method", cfg.method.name, "a zeroth-order method for task.loss=f1, which has no gradient")
-    calibration_method = method_of(cfg, groups, fold_in(cfg.seeds.direction, "calibration"))
+    calibration_method = None
+    if method.has_directions:
+        calibration_method = method_of(cfg, groups, fold_in(cfg.seeds.direction, "calibration"))
     try:
         order = BatchOrder(len(train), cfg.batch_size, cfg.seeds.order)
         probed = BatchOrder(len(train), cfg.batch_size, fold_in(cfg.seeds.order, "calibration"))
@@ -168,7 +170,7 @@ def assemble(cfg: DictConfig) -> Parts:
     # A rate that follows the curvature reads it in the first step too.
     follows = cfg.method.get("lr") == AUTO and cfg.calibration.every > 0
     step_queries = method.queries_per_step
-    if follows and isinstance(method, ZerothOrder) and method.follows_curvature:
+    if follows and method.follows_curvature:
         step_queries += method.queries_per_reading
     step_tokens = step_queries * tokens(order[0])
     if cfg.budget.queries is not None:
@@ -188,7 +190,7 @@ def assemble(cfg: DictConfig) -> Parts:
         on.base,
         model,
         method,
-        calibration_method if isinstance(calibration_method, ZerothOrder) else None,
+        calibration_method,
         evaluator,
         train,
         dev,

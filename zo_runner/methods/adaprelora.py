@@ -33,8 +33,8 @@ import torch
 
 from zo_runner.methods.atoms import factors
 from zo_runner.methods.base import Params, require
-from zo_runner.methods.directions import Closure
 from zo_runner.methods.first_order import FirstOrder
+from zo_runner.methods.queries import Closure
 
 
 class AdaPreLoRA(FirstOrder):

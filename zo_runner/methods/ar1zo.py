@@ -25,9 +25,10 @@ query.
 
 from zo_runner.devices import moved
 from zo_runner.methods.atoms import OFFSETS, ORDERS, Offsets, Order, atom, atom_at, factors
-from zo_runner.methods.base import Params, ZerothOrder
+from zo_runner.methods.base import Params
 from zo_runner.methods.directions import Direction, LazyDirection, LowRankPart, Slot
 from zo_runner.methods.random import normal
+from zo_runner.methods.zeroth_order import ZerothOrder
 
 
 class AR1ZO(ZerothOrder):
@@ -83,8 +84,7 @@ class AR1ZO(ZerothOrder):
     def direction(self, step: int) -> Direction:
         """Standard normal numbers on the queried atoms, drawn on the CPU so that every device sees the same ones."""
         k = self.atom(step)
-        slots: list[Slot] = []
-        thin = []
+        slots, low_rank = [], []
         for i, group in enumerate(self.param_groups):
             name = group.get("name", str(i))
             a_RI, b_OR = factors(group)
@@ -94,7 +94,7 @@ class AR1ZO(ZerothOrder):
                 moved(normal(view.shape, self.seed, "direction", step, name, side), view.device)
                 for side, view in zip("AB", views, strict=True)
             )
-            slots += [(view, z.detach, group) for view, z in zip(views, (z_a, z_b), strict=True)]
+            slots += [Slot(a_RI, views[0], z_a.detach, group), Slot(b_OR, views[1], z_b.detach, group)]
             if at is not None:
-                thin += [LowRankPart(a_RI, at, z_a[:, None]), LowRankPart(b_OR, z_b[:, None], at)]
-        return LazyDirection(slots, thin=thin, whole=k is None)
+                low_rank += [LowRankPart(a_RI, at, z_a[:, None]), LowRankPart(b_OR, z_b[:, None], at)]
+        return LazyDirection(slots, low_rank=low_rank, whole=k is None)

@@ -18,7 +18,7 @@ import torch
 
 from zo_runner.errors import Diverged
 from zo_runner.methods.base import Method, Params, StepReport
-from zo_runner.methods.directions import Closure, finite
+from zo_runner.methods.queries import Closure, finite
 
 # The forward, and a backward, which takes the arithmetic of two forwards where every weight is trained.
 QUERIES_PER_GRADIENT = 3

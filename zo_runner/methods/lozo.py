@@ -23,8 +23,9 @@ import math
 
 import torch
 
-from zo_runner.methods.base import Factors, Key, Params, ZerothOrder, require_count
+from zo_runner.methods.base import Key, Params, require_count
 from zo_runner.methods.directions import Direction
+from zo_runner.methods.zeroth_order import Factors, ZerothOrder
 
 
 class LOZO(ZerothOrder):

@@ -24,8 +24,9 @@ from typing import Literal, get_args
 
 import torch
 
-from zo_runner.methods.base import Key, Params, ZerothOrder
+from zo_runner.methods.base import Key, Params
 from zo_runner.methods.directions import Direction
+from zo_runner.methods.zeroth_order import ZerothOrder
 
 Distribution = Literal["gaussian", "rademacher"]
 

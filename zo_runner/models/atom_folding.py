@@ -134,13 +134,13 @@ class Fold:
         return adapter > WORTH_SHARE * sum(p.numel() for p in model.parameters() if p.dim() == 2)
 
     @contextmanager
-    def at(self, thin: Sequence[LowRankPart]) -> Iterator[None]:
+    def at(self, parts: Sequence[LowRankPart]) -> Iterator[None]:
         """Within the block the adapter is a few atoms, over weights that hold the others.
 
         Args:
-            thin: a direction that perturbs one atom of each module.
+            parts: a direction that perturbs one atom of each module.
         """
-        self._update(thin)
+        self._update(parts)
         try:
             for module in self.modules:
                 module.present()
@@ -149,9 +149,9 @@ class Fold:
             for module in self.modules:
                 module.restore()
 
-    def follow(self, thin: Sequence[LowRankPart]) -> None:
+    def follow(self, parts: Sequence[LowRankPart]) -> None:
         """Do what `at` does to the brackets, for a step that is taken again without a forward."""
-        self._update(thin)
+        self._update(parts)
         for module in self.modules:
             module.versions = module.current_versions()
 
@@ -165,15 +165,15 @@ class Fold:
         return -(-len(self.modules[0].a_RI) // BLOCK)
 
     @staticmethod
-    def of_free_atoms(thin: Sequence[LowRankPart]) -> list[LowRankPart]:
+    def of_free_atoms(parts: Sequence[LowRankPart]) -> list[LowRankPart]:
         """The same direction on an adapter that has the block of its atom only."""
         return [
             u._replace(left=u.left % BLOCK) if isinstance(u.left, int) else u._replace(right=u.right % BLOCK)
-            for u in thin
+            for u in parts
         ]
 
-    def _update(self, thin: Sequence[LowRankPart]) -> None:
-        atoms = {u.param: u.left for u in thin if isinstance(u.left, int)}
+    def _update(self, parts: Sequence[LowRankPart]) -> None:
+        atoms = {u.param: u.left for u in parts if isinstance(u.left, int)}
         firsts = [atoms[module.a_RI] // BLOCK * BLOCK for module in self.modules]
         lead = self.modules[0]
         if lead.bracket is None or any(module.changed for module in self.modules):

@@ -39,11 +39,11 @@ class PointHooks:
         # The tokens that an expert sees are chosen by the input, so that its rows are not ordered by point.
         self._routes = any("expert" in name for name, _ in model.named_modules())
 
-    def covers(self, thin: Sequence[LowRankPart]) -> bool:
+    def covers(self, parts: Sequence[LowRankPart]) -> bool:
         """Whether all of a direction can be added from outside."""
         return not self._routes and all(
             param in self._owners and all(_covers(*owner, left) for owner in self._owners[param])
-            for param, left, _ in thin
+            for param, left, _ in parts
         )
 
     @contextmanager

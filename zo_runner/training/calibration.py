@@ -33,7 +33,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from zo_runner.methods.base import Method
-from zo_runner.methods.directions import Closure, Direction, losses_along
+from zo_runner.methods.directions import Direction
+from zo_runner.methods.queries import Closure, losses_along
 from zo_runner.snr import decibel, fd_snr, slope_noise_variance
 
 # The radii that eps=auto tries, smallest first.

@@ -26,7 +26,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from zo_runner.methods.base import Method
-from zo_runner.methods.directions import Closure, finite, losses_along
+from zo_runner.methods.queries import Closure, finite, losses_along
 
 # Readings of late, and how many of the largest are cut down to the next.
 WINDOW, CUT = 16, 2

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import torch
 
 from zo_runner.methods.base import Method
-from zo_runner.methods.directions import Closure
+from zo_runner.methods.queries import Closure
 from zo_runner.models.batching import Batch
 from zo_runner.models.encoding import Encoded
 from zo_runner.models.evaluator import Evaluator
