@@ -17,7 +17,7 @@ from benchmarks.start import HELP, NEW, Start
 from zo_runner.assets import ASSETS
 from zo_runner.errors import UserError
 from zo_runner.methods.directions import Part, losses_along
-from zo_runner.records.run_directory import encode
+from zo_runner.records.json_files import encode
 
 SMALLEST = Grid(
     rounds=1,

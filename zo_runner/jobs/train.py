@@ -22,7 +22,8 @@ from zo_runner.models.evaluator import Score
 from zo_runner.models.flops import FlopMeter
 from zo_runner.records.atomic_files import write_atomic
 from zo_runner.records.provenance import differences, environment
-from zo_runner.records.run_directory import RunDirectory, is_complete, read_meta
+from zo_runner.records.result import TrainResult
+from zo_runner.records.run_directory import RunDirectory, read_meta
 from zo_runner.training import checkpoint
 from zo_runner.training.budget import Budget, Ledger
 from zo_runner.training.calibration import calibrate, longest_update
@@ -38,8 +39,8 @@ from zo_runner.training.recorder import Recorder
 from zo_runner.training.trainer import Trainer
 
 
-def execute(cfg: DictConfig, known: dict[str, Any], directory: RunDirectory) -> dict[str, Any]:
-    """Run one configuration and return what stands in its result.json.
+def execute(cfg: DictConfig, known: dict[str, Any], directory: RunDirectory) -> TrainResult:
+    """Run one configuration and record its result.
 
     Args:
         cfg: a checked configuration.
@@ -51,7 +52,8 @@ def execute(cfg: DictConfig, known: dict[str, Any], directory: RunDirectory) -> 
         KeyboardInterrupt: after status "interrupted" is on disk.
         Exception: anything else, after status "failed" and error.txt are on disk.
     """
-    if (made := directory.result()) and is_complete(made, tested=False):
+    made = directory.result()
+    if isinstance(made, TrainResult) and made.is_complete(tested=False):
         return holdout.read_later(cfg, directory, made)
     started = time.perf_counter()
     memory = PeakMemory()
@@ -90,11 +92,11 @@ def execute(cfg: DictConfig, known: dict[str, Any], directory: RunDirectory) -> 
             result |= {"memory_bytes": step_memory.facts(parts.model)}
             try:
                 with uninterrupted():
-                    directory.finish(result)
+                    directory.finish(TrainResult(**result))
             finally:  # which may wait for a network
                 observer.close({"status": result["status"], **_flat(result["metrics"])})
     directory.remove(checkpoint.NAME)  # nothing is left to go on from
-    return result
+    return TrainResult(**result)
 
 
 @contextmanager
