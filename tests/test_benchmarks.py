@@ -18,7 +18,7 @@ from zo_runner.assets import ASSETS
 from zo_runner.errors import UserError
 from zo_runner.methods.directions import DirectionPart
 from zo_runner.methods.queries import losses_along
-from zo_runner.records.run_directory import encode
+from zo_runner.records.json_files import encode
 
 SMALLEST = Grid(
     rounds=1,

@@ -89,6 +89,6 @@ def test_an_interrupt_from_outside_gives_130_and_leaves_the_status(tmp_path):
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=300)
     assert process.returncode == 130
-    assert (out, err) == ("", "zo-run: interrupted; the same command goes on\n")
+    assert (out, err) == ("", "zo-run: interrupted; run the same command again to continue\n")
     (run,) = runs_below(tmp_path)
     assert read_json(run / "result.json")["status"] == "interrupted"

@@ -18,7 +18,7 @@ from zo_runner.models.base_model import Base, compile_forward, lend_base, load_b
 from zo_runner.models.encoding import Encoded, Encoder
 from zo_runner.models.evaluator import Evaluator
 from zo_runner.models.perturbed_model import PerturbedModel
-from zo_runner.records.run_directory import SCHEMA, RunDirectory
+from zo_runner.records.run_directory import RunDirectory
 from zo_runner.records.tracking import NoTracker, Tracker, WandbTracker
 from zo_runner.seeds import fold_in
 from zo_runner.tasks.base import Scoring, Splits, Task
@@ -205,9 +205,8 @@ def assemble(cfg: DictConfig) -> Parts:
 
 
 def head(cfg: DictConfig, known: dict[str, Any], directory: RunDirectory) -> dict[str, Any]:
-    """What result.json says first, whatever the job."""
+    """The fields of a `RunResult` that are known before the run, whatever the job."""
     return {
-        "schema": SCHEMA,
         "job": cfg.job,
         "run_id": directory.run_id,
         "model": cfg.model.name,

@@ -30,6 +30,7 @@ from zo_runner.models import lora
 from zo_runner.models.base_model import load_base, pick_device, set_threads
 from zo_runner.records import journal
 from zo_runner.records.provenance import differences, environment
+from zo_runner.records.result import TrainResult
 from zo_runner.records.run_directory import RunDirectory, read_meta
 from zo_runner.training import checkpoint
 from zo_runner.training.outcome import StepRecord
@@ -171,10 +172,11 @@ def _lines(file: Path, run_id: str, step: int | None) -> Iterator[journal.Line]:
 
 
 def _compare(directory: RunDirectory, model: Any, method: Method) -> Iterator[Comparison]:
-    dev = ((directory.result() or {}).get("metrics") or {}).get("dev") or {}
+    result = directory.result()
     named = lora.named_tensors(model)
     for what, point in (("adapter", "last"), ("last", "last"), ("best", "best")):
-        if dev.get(point, {}).get("step") == method.steps and (directory.path / what).is_dir():
+        known = isinstance(result, TrainResult) and result.score("dev", point, "step") == method.steps
+        if known and (directory.path / what).is_dir():
             yield Comparison(f"{what}/", _distance(named, _stored(directory.path / what)))
     if (directory.path / checkpoint.NAME).exists():
         state, stored = checkpoint.load(directory.path / checkpoint.NAME)

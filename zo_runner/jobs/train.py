@@ -23,7 +23,8 @@ from zo_runner.models.evaluator import Score
 from zo_runner.models.flops import FlopMeter
 from zo_runner.records.atomic_files import write_atomic
 from zo_runner.records.provenance import differences, environment
-from zo_runner.records.run_directory import RunDirectory, is_complete, read_meta
+from zo_runner.records.result import TrainResult
+from zo_runner.records.run_directory import RunDirectory, read_meta
 from zo_runner.training import checkpoint
 from zo_runner.training.budget import Budget, Ledger
 from zo_runner.training.calibration import ProbeCache, calibrate, longest_update
@@ -53,7 +54,7 @@ class TrainingRun:
         outcome: of the training.
         memory: of a step, None where it is not measured.
         started: clock reading at the start, in seconds.
-        result: content of result.json so far.
+        result: fields of the result so far.
     """
 
     cfg: DictConfig
@@ -67,8 +68,8 @@ class TrainingRun:
     result: dict[str, Any]
 
 
-def execute(cfg: DictConfig, known: dict[str, Any], directory: RunDirectory) -> dict[str, Any]:
-    """Train one configuration and return the content of its result.json.
+def execute(cfg: DictConfig, known: dict[str, Any], directory: RunDirectory) -> TrainResult:
+    """Train one configuration and record its result.
 
     Args:
         cfg: a checked configuration.
@@ -80,7 +81,8 @@ def execute(cfg: DictConfig, known: dict[str, Any], directory: RunDirectory) -> 
         KeyboardInterrupt: after status "interrupted" is on disk.
         Exception: anything else, after status "failed" and error.txt are on disk.
     """
-    if (made := directory.result()) and is_complete(made, tested=False):
+    made = directory.result()
+    if isinstance(made, TrainResult) and made.is_complete(tested=False):
         return holdout.read_later(cfg, directory, made)
     run = prepare(cfg, known, directory)
     with ExitStack() as beginning:
@@ -92,9 +94,9 @@ def execute(cfg: DictConfig, known: dict[str, Any], directory: RunDirectory) -> 
                 beginning.close()
                 fit(run, recorder)
         finally:
-            finish(run, recorder)
+            result = finish(run, recorder)
     directory.remove(checkpoint.NAME)  # nothing is left to resume
-    return run.result
+    return result
 
 
 def prepare(cfg: DictConfig, known: dict[str, Any], directory: RunDirectory) -> TrainingRun:
@@ -131,16 +133,18 @@ def fit(run: TrainingRun, recorder: Recorder) -> None:
     run.result |= {"status": outcome.status, "error": outcome.error, "metrics": _metrics(outcome, test)}
 
 
-def finish(run: TrainingRun, recorder: Recorder) -> None:
+def finish(run: TrainingRun, recorder: Recorder) -> TrainResult:
     """Write result.json, whatever the status, and close the logs and the tracker."""
     total = time.perf_counter() - run.started + (run.resume.seconds if run.resume else 0.0)
     run.result |= _tail(run.ledger, run.outcome, total) | peak_memory(*run.parts.base.devices)
-    run.result["memory_bytes"] = run.memory and run.memory.facts(run.parts.model)
+    run.result["memory_bytes"] = run.memory.facts(run.parts.model) if run.memory else {}
+    result = TrainResult(**run.result)
     try:
         with uninterrupted():
-            run.directory.finish(run.result)
+            run.directory.finish(result)
     finally:  # which may wait for a network
-        recorder.close({"status": run.result["status"], **_flat(run.result["metrics"])})
+        recorder.close({"status": result.status, **_flat(result.metrics)})
+    return result
 
 
 def _begin(run: TrainingRun, known: dict[str, Any]) -> Recorder:

@@ -9,7 +9,7 @@ import torch
 from zo_runner.models.encoding import Encoded
 from zo_runner.models.likelihood import option_log_probs
 from zo_runner.models.loss import TaskLoss
-from zo_runner.tasks.metrics import ANSWER_METRICS, token_f1
+from zo_runner.tasks.metrics import ANSWER_METRICS, metric_of, token_f1
 
 
 @dataclass(frozen=True)
@@ -18,8 +18,7 @@ class Score:
 
     Attributes:
         loss: mean, in nats per example, or per token where the loss is that of tokens.
-        metrics: the task's metrics, from 0 to 1 and higher is better, but for "perplexity", from 1 and lower is better.
-            The first selects.
+        metrics: the task's metrics, see `zo_runner.tasks.metrics`; the first selects.
     """
 
     loss: float
@@ -29,7 +28,7 @@ class Score:
     def order(self) -> tuple[float, float]:
         """Larger is better: the first metric, then the loss."""
         name, value = next(iter(self.metrics.items()))
-        return -value if name == "perplexity" else value, -self.loss
+        return metric_of(name).order(value), -self.loss
 
     def as_dict(self) -> dict[str, float]:
         """loss and metrics under their names."""

@@ -23,7 +23,7 @@ from zo_runner.methods.base import Method
 from zo_runner.records import journal
 from zo_runner.records.atomic_files import aside
 from zo_runner.records.journal import Line
-from zo_runner.records.run_directory import decode, encode
+from zo_runner.records.json_files import decode, encode
 
 NAME = "checkpoint.safetensors"
 
