@@ -11,15 +11,8 @@ from tests.conformance.cases import METHODS, groups_of, method_of
 from tests.conformance.cases import Problem as Chain
 from zo_runner.methods.directions import DirectionPart
 from zo_runner.methods.random import normal
-from zo_runner.training.calibration import (
-    CURVATURE_OVER_NOISE,
-    EPS_GRID,
-    ProbeCache,
-    bias,
-    calibrate,
-    longest_update,
-    probe,
-)
+from zo_runner.training.calibration import EPS_GRID, calibrate, longest_update
+from zo_runner.training.calibration_queries import CURVATURE_OVER_NOISE, ProbeCache, bias, probe
 
 SIZE, PROBES = 5, 12
 

@@ -11,13 +11,12 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from zo_runner.config.credentials import redacted
-from zo_runner.config.schema import AUTO
-from zo_runner.config.validation import calibrates, granted
-from zo_runner.errors import Fault, RunWarning, invalid
+from zo_runner.config.validation import granted
+from zo_runner.errors import Fault, RunWarning
 from zo_runner.jobs import holdout
 from zo_runner.jobs.assemble import Parts, assemble, head, tracker_of
+from zo_runner.jobs.calibrate import calibrated, noise_of, schedule_of
 from zo_runner.jobs.out_of_memory import shortage_told
-from zo_runner.methods.base import Method
 from zo_runner.models import lora
 from zo_runner.models.evaluator import Score
 from zo_runner.models.flops import FlopMeter
@@ -27,14 +26,10 @@ from zo_runner.records.result import TrainResult
 from zo_runner.records.run_directory import RunDirectory, read_meta
 from zo_runner.training import checkpoint
 from zo_runner.training.budget import Budget, Ledger
-from zo_runner.training.calibration import ProbeCache, calibrate, longest_update
-from zo_runner.training.calibration_queries import CalibrationQueries
 from zo_runner.training.checkpoint import ResumeState, resume_state
 from zo_runner.training.divergence import Guard
 from zo_runner.training.interrupts import uninterrupted
-from zo_runner.training.learning_rate import CurvatureSchedule
 from zo_runner.training.memory import StepMemory, peak_memory, reset_peak_memory
-from zo_runner.training.noise import Noise
 from zo_runner.training.outcome import TrainingOutcome
 from zo_runner.training.recorder import Recorder
 from zo_runner.training.step import Stepper
@@ -125,7 +120,7 @@ def fit(run: TrainingRun, recorder: Recorder) -> None:
     """Calibrate, train, keep the last parameters, read test."""
     cfg, parts, outcome = run.cfg, run.parts, run.outcome
     if run.resume is None:
-        recorder.facts = _calibrate(run, recorder)
+        recorder.facts = calibrated(cfg, parts, run.ledger, recorder.on_log)
     run.result |= recorder.facts
     _trainer(run, recorder).fit(run.resume)
     holdout.keep(parts, run.directory, outcome, tested=cfg.runtime.test)
@@ -194,54 +189,6 @@ def _note_resume(directory: RunDirectory, config_yaml: str, meta: dict[str, Any]
     directory.describe(config_yaml, {**begun, "resumed": [*begun.get("resumed", []), {"step": at, **now}]})
 
 
-def _noise(cfg: DictConfig) -> Noise:
-    return Noise(std=cfg.noise.std, repeats=cfg.noise.repeats, every=cfg.noise.every, seed=cfg.seeds.direction)
-
-
-def _calibrate(run: TrainingRun, recorder: Recorder) -> dict[str, Any]:
-    """Choose the rate and the radius that are `auto`, set them, and return their entry in result.json."""
-    cfg, parts, ledger = run.cfg, run.parts, run.ledger
-    if not calibrates(cfg) or parts.calibration_method is None:
-        return {"calibration": None}
-    queries = CalibrationQueries(
-        method=parts.calibration_method,
-        evaluator=parts.evaluator,
-        examples=parts.train,
-        order=parts.probed,
-        ledger=ledger,
-        noise=_noise(cfg),
-        probes=cfg.calibration.probes,
-        reserve=parts.step_queries,
-        reserve_tokens=parts.step_tokens,
-    )
-    chosen = calibrate(
-        ProbeCache(queries.measure),
-        lr=None if cfg.method.lr == AUTO else cfg.method.lr,
-        lr_scale=cfg.method.lr_scale,
-        lr_default=cfg.method.fallback.lr,
-        eps=None if cfg.method.eps == AUTO else cfg.method.eps,
-        eps_default=cfg.method.fallback.eps,
-        target_db=cfg.calibration.fd_snr_db,
-        normalized=parts.calibration_method.normalizes != "nothing",
-        longest=longest_update(parts.calibration_method, cfg.calibration.walk, _steps(parts, ledger.budget)),
-    )
-    if not ledger.affords(parts.step_queries, tokens=parts.step_tokens):  # only seconds can end here
-        raise invalid("budget.seconds", cfg.budget.seconds, f"> {ledger.spent:.3g}, which calibration took")
-    for note in chosen.notes:
-        warnings.warn(note, RunWarning, stacklevel=2)
-    for group in parts.method.param_groups:
-        group["lr"], group["eps"] = chosen.lr, chosen.eps
-    event = {"step": 0, "queries": ledger.charged, "lr": chosen.lr, "calibration/eps": chosen.eps}
-    recorder.on_log({**event, "calibration/curvature": chosen.curvature})
-    return {"lr": chosen.lr, "eps": chosen.eps, "calibration": chosen.as_dict()}
-
-
-def _steps(parts: Parts, budget: Budget) -> float | None:
-    """Steps that a whole budget pays, by the tokens of the first batch; None for seconds, of which nobody can tell."""
-    each = {"queries": 1.0, "tokens": parts.step_tokens / parts.step_queries}
-    return budget.limit / (each[budget.unit] * parts.method.queries_per_step) if budget.unit in each else None
-
-
 def _trainer(run: TrainingRun, recorder: Recorder) -> Trainer:
     cfg, parts = run.cfg, run.parts
     stepper = Stepper(
@@ -250,8 +197,8 @@ def _trainer(run: TrainingRun, recorder: Recorder) -> Trainer:
         train=parts.train,
         order=parts.order,
         ledger=run.ledger,
-        noise=_noise(cfg),
-        rate=_rate(cfg, parts.method, run.result["calibration"]),
+        noise=noise_of(cfg),
+        rate=schedule_of(cfg, parts.method, run.result["calibration"]),
         memory=run.memory,
     )
     return Trainer(
@@ -264,22 +211,6 @@ def _trainer(run: TrainingRun, recorder: Recorder) -> Trainer:
         guard=Guard(**cfg.guard),
         outcome=run.outcome,
     )
-
-
-def _rate(cfg: DictConfig, method: Method, calibration: dict[str, Any] | None) -> CurvatureSchedule | None:
-    """Schedule of the learning rate; None for a constant one.
-
-    The rate is constant where it is given, where noise hides the curvature at eps, and for methods that do not follow
-    the curvature.
-    """
-    every = cfg.calibration.every
-    if calibration is None or cfg.method.lr != AUTO or not every or not method.follows_curvature:
-        return None
-    if calibration["curvature_eps"] != calibration["eps"]:
-        return None
-    eps, curvatures = calibration["eps"], calibration["curvatures"]
-    scale, lr_max = cfg.method.lr_scale, calibration["lr_max"]
-    return CurvatureSchedule(lr_scale=scale, eps=eps, every=every, curvatures=curvatures, lr_max=lr_max)
 
 
 def label(cfg: DictConfig) -> str:
