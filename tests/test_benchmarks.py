@@ -67,7 +67,9 @@ def test_the_plain_step_goes_along_what_it_perturbed(setting):
     generator = torch.Generator().manual_seed(3)
     z = [torch.randn(p.shape, generator=generator) for p in parameters]
     plus, minus = losses_along(
-        lambda: evaluator.loss(*batches), [DirectionPart(*pair, {}) for pair in zip(parameters, z, strict=True)], (eps, -eps)
+        lambda: evaluator.loss(*batches),
+        [DirectionPart(*pair, {}) for pair in zip(parameters, z, strict=True)],
+        (eps, -eps),
     )
     assert plain(range(3, 4)).losses == [pytest.approx((plus + minus) / 2, abs=1e-5)]
     for moved, before, along in zip(plain.parameters, parameters, z, strict=True):
