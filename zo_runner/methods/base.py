@@ -140,7 +140,7 @@ class Method(torch.optim.Optimizer):
         raise RuntimeError(f"{type(self).__name__} has no directions.")
 
     def tensors(self) -> Iterator[tuple[Key, torch.Tensor, dict[str, Any]]]:
-        """Every parameter, with the key of its random numbers and its group.
+        """Yield every parameter, with the key of its random numbers and its group.
 
         The key is the tensor's name; for the LoRA pair of a module the module's name and A or B; else its position.
         """
@@ -207,7 +207,7 @@ def require(
 
 
 def require_count(name: str, value: int, at_least: int = 1) -> None:
-    """Check an argument that counts.
+    """Check the range of a constructor's argument that counts.
 
     Raises:
         ValueError: it is no integer, or too small.

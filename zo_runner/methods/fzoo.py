@@ -57,7 +57,7 @@ class FZOO(ZerothOrder):
         self._drawn: list[Direction] = []  # of the step under way
 
     def direction(self, step: int, i: int = 0) -> Direction:
-        """u_i, one of the `num_signs` directions of a step."""
+        """Direction u_i, one of the `num_signs` directions of a step."""
 
         def component(key: Key, param: torch.Tensor) -> torch.Tensor:
             z = self.normal(param, tuple(param.shape), step, i, *key)

@@ -47,7 +47,7 @@ class HiZOO(ZerothOrder):
         self.smoothing = smoothing
 
     def direction(self, step: int) -> Direction:
-        """z / sqrt(H) over every parameter, with H as it is now."""
+        """The direction z / sqrt(H) over every parameter, with the present H."""
 
         def component(key: Key, param: torch.Tensor) -> torch.Tensor:
             z = self.normal(param, tuple(param.shape), step, *key)

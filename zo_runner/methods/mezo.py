@@ -55,7 +55,7 @@ class MeZO(ZerothOrder):
         self.distribution = distribution
 
     def direction(self, step: int) -> Direction:
-        """z over every parameter."""
+        """The direction z over every parameter."""
         draw = self.signs if self.distribution == "rademacher" else self.normal
 
         def z(key: Key, param: torch.Tensor) -> torch.Tensor:

@@ -68,12 +68,12 @@ class ZerothOrder(Method):
 
     @property
     def queries_per_reading(self) -> int:
-        """One at theta, and two along the direction flipped in A where the parameters are LoRA pairs."""
+        """One query at theta, and two along the direction flipped in A where the parameters are LoRA pairs."""
         return 3 if self.has_halves else 1
 
     @property
     def queries_per_probe(self) -> int:
-        """Two for the slope, and those of a curvature reading."""
+        """Two queries for the slope, and those of a curvature reading."""
         return 2 + self.queries_per_reading
 
     def flipped_in_A(self, step: int) -> Direction:

@@ -45,7 +45,7 @@ class Base:
         model: the causal language model.
         tokenizer: its tokenizer, padding on the right.
         revision: commit of the checkpoint on the Hub; of a folder or an embedded model, a digest of its files.
-        first_token: what prompts begin with in place of the tokenizer's BOS; None to leave it.
+        first_token: first token of prompts in place of the tokenizer's BOS; None to keep that.
     """
 
     model: PreTrainedModel
@@ -55,12 +55,12 @@ class Base:
 
     @property
     def device(self) -> torch.device:
-        """Where inputs go."""
+        """Device of the inputs."""
         return next(self.model.get_input_embeddings().parameters()).device
 
     @property
     def devices(self) -> list[torch.device]:
-        """Where the model is, the device of the inputs first."""
+        """Devices of the model, that of the inputs first."""
         return list(dict.fromkeys([self.device, *(p.device for p in self.model.parameters())]))
 
     @property
@@ -81,7 +81,7 @@ class Base:
 
 
 def pick_device(name: str) -> torch.device:
-    """`auto` is the first CUDA device, else Apple's, else the CPU.
+    """Device of that name; `auto` is the first CUDA device, else Apple's, else the CPU.
 
     Raises:
         UserError: a device that this machine lacks.
@@ -112,8 +112,8 @@ def set_threads(model: PreTrainedModel, threads: int | None) -> int:
 def compile_forward(model: PreTrainedModel) -> None:
     """Fuse the forward of the model's layers by torch.compile, in place, for batches of any size and length.
 
-    The first batches take a minute or more. Adapters may be attached afterwards; numbers change by rounding. What
-    listens at the body and at the output layer stays outside: its counts would tie the graph to one shape.
+    The first batches take a minute or more. Adapters may be attached afterwards; numbers change by rounding. Hooks
+    at the body and at the output layer stay outside: their counts would tie the graph to one shape.
 
     Raises:
         UserError: a model on a CPU, and no C++ compiler.
@@ -141,8 +141,8 @@ def load_base(
     Args:
         path: name of an embedded model, a folder, or an id on the Hugging Face Hub.
         revision: commit on the Hub.
-        embedded: whether `path` names a model that the package carries.
-        bos: what a prompt begins with: "native" leaves it to the tokenizer; "mezo" is the token <s>, with which MeZO's
+        embedded: `path` names a model that the package carries.
+        bos: beginning of a prompt: "native" leaves it to the tokenizer; "mezo" is the token <s>, with which MeZO's
             published runs began the prompts of OPT (whose tokenizer begins with </s>).
         trust_remote_code: run code that the checkpoint brings. Off unless a person says otherwise.
         device: where to put the model.
@@ -194,7 +194,7 @@ def load_base(
 
 
 def _code_named_in(folder: Path) -> str:
-    """What of a checkpoint's folder the library would run, if it may: classes in place of its own, and `generate`."""
+    """Code in a checkpoint's folder that the library would run if allowed: classes, and `generate`; "" if none."""
     generate = "custom_generate/generate.py"
     named = {generate} if (folder / generate).is_file() else set()
     for name in ("config.json", "tokenizer_config.json"):
