@@ -19,7 +19,7 @@ from tests.faults.fuzz_kinds import Kind, accepted, altered, dumped, flipped, sp
 from tests.faults.fuzz_runs import ODD, TINY, Content, as_json, in_place, put
 from zo_runner.jobs import dispatch
 from zo_runner.models import lora
-from zo_runner.models.base_model import lend_base
+from zo_runner.models.base_model import load_base
 from zo_runner.records.run_directory import read_result
 
 
@@ -64,11 +64,11 @@ def _headers(draw: DrawFn, whole: bytes) -> bytes:
 @cache
 def _adapted() -> Any:
     targets = ["q_proj", "v_proj"]
-    return lora.attach_lora(_lent(), rank=2, alpha=16, scaling="topology", target_modules=targets, seed=0)
+    return lora.attach_lora(_base_model(), rank=2, alpha=16, scaling="topology", target_modules=targets, seed=0)
 
 
-def _lent() -> Any:
-    return lend_base("pocket_opt", embedded=True, device=torch.device("cpu"), dtype="float32").model
+def _base_model() -> Any:
+    return load_base("pocket_opt", embedded=True, device=torch.device("cpu"), dtype="float32").model
 
 
 def _restored(file: Path, content: Content) -> bool:
@@ -78,13 +78,13 @@ def _restored(file: Path, content: Content) -> bool:
 
 def _loaded(file: Path, content: Content) -> bool:
     read: list[Any] = []
-    if not accepted(lambda: read.append(lora.load(_lent(), file.parent, "evaluate.adapter")), "evaluate.adapter"):
+    if not accepted(lambda: read.append(lora.load(_base_model(), file.parent, "evaluate.adapter")), "evaluate.adapter"):
         return False
     return _is_in(_pairs(read[0]), file.parent / lora.WEIGHTS)
 
 
 def _full(file: Path, content: Content) -> bool:
-    model = _lent()
+    model = _base_model()
     if not accepted(lambda: lora.restore(model, file.parent), str(file.parent)):
         return False
     stored = load_file(str(file))

@@ -1,5 +1,6 @@
 """assemble(): build every part of a run from its configuration. The only place where the parts meet."""
 
+import gc
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from zo_runner.jobs.out_of_memory import shortage_told
 from zo_runner.jobs.preflight import require_budget, require_paths
 from zo_runner.methods.base import Method
 from zo_runner.models import lora
-from zo_runner.models.base_model import Base, compile_forward, lend_base, load_base, pick_device, set_threads
+from zo_runner.models.base_model import Base, compile_forward, load_base, pick_device, set_threads
 from zo_runner.models.encoding import Encoded, Encoder
 from zo_runner.models.evaluator import Evaluator
 from zo_runner.models.perturbed_model import PerturbedModel
@@ -111,10 +112,9 @@ def task_setup(cfg: DictConfig) -> TaskSetup:
         raise UserError(f"Invalid task: {error}. Must have the keys of its YAML, and no others.") from None
     splits = task.load(cfg.seeds.data)
     device = pick_device(cfg.runtime.device)
-    # Layers on several devices are bound to them by hooks, which copies of the modules would share.
-    load = lend_base if cfg.runtime.device_map is None else load_base
+    gc.collect()  # the model of an earlier job may hang in a cycle, and two models may not fit
     with shortage_told(cfg, lambda: "load"):
-        base = load(
+        base = load_base(
             cfg.model.path,
             revision=cfg.model.revision,
             embedded=cfg.model.embedded,

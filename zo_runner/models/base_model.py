@@ -1,12 +1,10 @@
 """The base model, its tokenizer, and the device and dtype they live on."""
 
-import copy
-import gc
 import json
 import os
 import shutil
 import warnings
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -28,9 +26,6 @@ from zo_runner.tasks.files import content
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 MEZO_BOS = "<s>"
-
-# Integers as wide as the elements of a weight.
-_WORDS = {2: torch.int16, 4: torch.int32}
 
 # Above this many parameters a second thread pays on a CPU; below it the threads wait for each other (five times
 # slower at a million parameters on two cores).
@@ -205,50 +200,3 @@ def _code_named_in(folder: Path) -> str:
         for given in classes:
             named |= {str(each) for each in (given if isinstance(given, list) else [given]) if each}
     return ", ".join(sorted(named))
-
-
-@dataclass(frozen=True)
-class _Lent:
-    """The base that jobs of this process share, what it was asked for by, and the checksums of its weights."""
-
-    key: tuple[Any, ...]
-    base: Base
-    checksums: list[torch.Tensor]
-
-
-_lent: _Lent | None = None
-
-
-def lend_base(path: str, **options: Any) -> Base:
-    """As `load_base`, but jobs of one process that ask for the same base share its weights.
-
-    Each gets modules of its own around them, which it may wrap and hook as it likes. Weights that are no longer what
-    was loaded, since a job trained them or broke off while it moved them, are let go and loaded again. Only the base
-    that was asked for last is kept.
-
-    Args:
-        path: as `load_base` has it.
-        options: likewise.
-
-    Raises:
-        UserError: as `load_base` does.
-    """
-    global _lent
-    folder = Path(path)
-    key = (path, content(folder) if folder.is_dir() else None, *sorted(options.items()))
-    if _lent is None or _lent.key != key or not all(map(torch.equal, _lent.checksums, _checksums(_lent.base.model))):
-        _lent = None
-        gc.collect()  # what is let go may hang in a cycle, and two models may not fit
-        base = load_base(path, **options)
-        _lent = _Lent(key, base, _checksums(base.model))
-    model = _lent.base.model.requires_grad_(False)
-    for weight in model.parameters():
-        weight.grad = None
-    weights = {id(weight): weight for weight in model.parameters()}
-    return replace(_lent.base, model=copy.deepcopy(model, weights))  # deepcopy takes these for copied already
-
-
-def _checksums(model: PreTrainedModel) -> list[torch.Tensor]:
-    """Of each weight, the sum of every row's bit patterns, which may wrap: on any device at the speed of its memory."""
-    words = [weight.detach().view(_WORDS[weight.element_size()]) for weight in model.parameters()]
-    return [word.sum(-1, dtype=word.dtype) for word in words]
