@@ -4,6 +4,7 @@ The parent has imported torch and the runner, has composed the configuration and
 the command line's own `main`, and the parent sees what a shell would: the exit code or signal, and the output.
 """
 
+import gc
 import mmap
 import os
 import signal
@@ -29,6 +30,7 @@ from zo_runner import cli
 from zo_runner.config.schema import HOME
 
 torch.set_num_threads(1)
+gc.freeze()  # or every child would go through all that was imported, several times
 
 # Keys that are set after composition, which takes half a second.
 LATE = ("runtime.root", "seed")
