@@ -1,5 +1,6 @@
 """What all tests share: no network, one thread, and the methods found in conf/method/ on a small problem."""
 
+import gc
 import os
 import signal
 
@@ -46,3 +47,8 @@ def handlers():
     yield
     for number, handler in before.items():
         signal.signal(number, handler)
+
+
+def pytest_collection_finish(session):
+    """Modules and tests stay: garbage collections, one of which begins every run, need not look at them."""
+    gc.freeze()

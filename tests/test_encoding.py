@@ -138,14 +138,13 @@ def test_an_empty_prompt_is_a_bos_or_the_end_of_a_text():
     assert pieces(characters(), encode(characters(), "", ["c", "d"]).prefix) == ["</s>"]
 
 
-def test_an_option_without_a_token_is_refused():
-    with pytest.raises(UserError, match=r"^Invalid option '': no token of its own"):
-        encode(characters(), "ab\n", ["c", ""])
-
-
-def test_options_of_the_same_tokens_are_refused():
-    with pytest.raises(UserError, match=r"^Invalid options 'z', 'y': the same tokens"):
-        encode(characters(), "ab\n", ["z", "y"])
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [(["c", ""], "Invalid option '': no token of its own"), (["z", "y"], "Invalid options 'z', 'y': the same tokens")],
+)
+def test_options_need_tokens_of_their_own(options, told):
+    with pytest.raises(UserError, match=f"^{told}"):
+        encode(characters(), "ab\n", options)
 
 
 # Options of one token
@@ -165,16 +164,11 @@ def test_a_word_that_merges_with_the_prompt_or_splits_is_refused(merges, why):
     assert len(encode(characters((" ", "c"), (" ", "d")), "ab", ["c", "d"], single_token=True).options) == 2, why
 
 
-def test_a_word_outside_the_vocabulary_is_refused():
-    tokenizer = characters((" ", "c"))
-    assert tokenizer("ab\nz")["input_ids"][-1] == tokenizer.unk_token_id
-    with pytest.raises(UserError, match=r"^Invalid task\.label_words: 'z'\."):
-        encode(tokenizer, "ab\n", ["c", "z"], single_token=True)
-
-
-def test_words_of_one_token_in_common_are_refused_together():
-    with pytest.raises(UserError, match=r"^Invalid task\.label_words: 'c', 'c'\."):
-        encode(characters((" ", "c")), "ab", ["c", "c"], single_token=True)
+@pytest.mark.parametrize(("options", "named"), [(["c", "z"], "'z'"), (["c", "c"], "'c', 'c'")])
+def test_words_outside_the_vocabulary_or_of_one_token_are_refused(options, named):
+    with pytest.raises(UserError, match=rf"^Invalid task\.label_words: {named}\.") as refusal:
+        encode(characters((" ", "c")), "ab\n", options, single_token=True)
+    assert "Such as" not in str(refusal.value)  # nothing fits this tokenizer
 
 
 @pytest.mark.parametrize("name", ASSETS)
@@ -188,12 +182,6 @@ def test_a_refusal_offers_words_that_this_tokenizer_has(name):
     assert "terrible great" in offered
     for pair in offered:
         assert len(encode(pocket(name), REVIEW, pair.split(), single_token=True).options) == 2
-
-
-def test_a_refusal_offers_nothing_where_nothing_fits():
-    with pytest.raises(UserError) as refusal:
-        encode(characters(), "ab", ["c", "d"], single_token=True)
-    assert "Such as" not in str(refusal.value)
 
 
 # Length
