@@ -25,7 +25,7 @@ from tests.faults.kills import only_run, resumed, undisturbed
 from tests.faults.report import Part, write
 from tests.faults.sittings import Sitting, sit
 from tests.faults.twins import differences
-from zo_runner.records.run_directory import read_result
+from zo_runner.records.json_files import read_object
 
 # Sent to a run that goes on all the same, where `when` is what disturbs it.
 HARMLESS = signal.SIGCONT
@@ -66,7 +66,7 @@ def signals(count: int) -> Part:
                 part.check(ended.code in (_CODES[which], -which), f"{which.name} early: exits {ended.code}")
             else:
                 part.check(ended.code == _CODES[which], f"{which.name}: exits {ended.code}: {ended.said[-600:]!r}")
-                states = [(read_result(file) or {}).get("status") for file in root.glob("*/*/*/*/result.json")]
+                states = [(read_object(file) or {}).get("status") for file in root.glob("*/*/*/*/result.json")]
                 if states not in (["interrupted"], ["done"]):  # done: it came while that was being written
                     part.fail([f"{which.name}: the results are {states}"])
             if "Traceback" in ended.said:

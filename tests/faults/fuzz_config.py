@@ -30,10 +30,11 @@ from hydra_plugins import zo_run_sweeps
 from tests.faults.fuzz_kinds import TEXTS, VALUES, Kind, accepted, altered, spoiled, told
 from zo_runner import cli
 from zo_runner.config import yaml_files
+from zo_runner.config.composition_errors import in_composition, one_line
 from zo_runner.config.overrides import word
 from zo_runner.config.schema import HOME
 from zo_runner.errors import UserError
-from zo_runner.jobs import assemble, dispatch
+from zo_runner.jobs import assemble, dispatch, table
 from zo_runner.jobs.sweeps.sweep import sweep_runs
 
 # A run of 20 steps on 64 examples, without Weights & Biases: half a second.
@@ -165,7 +166,7 @@ def _overrides(folder: Path, case: tuple[tuple[str, ...], list[str]]) -> bool:
     except UserError as error:
         told(str(error))
     except (HydraException, OmegaConfBaseException) as error:
-        told(cli.one_line(error))
+        told(one_line(error))
     return False
 
 
@@ -232,9 +233,9 @@ def _sweep(folder: Path, case: Any) -> bool:
         with hydra.initialize_config_dir(str(HOME / "conf"), version_base="1.3"):
             return accepted(plan)
     except (HydraException, OmegaConfBaseException) as error:
-        told(cli.one_line(error))
+        told(one_line(error))
     except Exception as error:
-        if not cli.in_composition(error):
+        if not in_composition(error):
             raise
     return False
 
@@ -247,6 +248,6 @@ def _saved(file: Path, case: bytes) -> bool:
     cfg = configuration(*SMALL, "job=table")
 
     def agrees() -> None:
-        cli._agrees(yaml_files.read(file), cfg, ["rank", "method.name", "task.path"])
+        table.agrees(yaml_files.read(file), cfg, ["rank", "method.name", "task.path"])
 
     return accepted(agrees, "config.yaml")

@@ -10,6 +10,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,8 @@ from zo_runner.jobs import dispatch
 from zo_runner.jobs.sweeps import outputs
 from zo_runner.methods import MeZO
 from zo_runner.records import journal, locks
-from zo_runner.records.run_directory import RunDirectory, read_result
+from zo_runner.records.result import RunResult, TrainResult, read_result
+from zo_runner.records.run_directory import RunDirectory
 from zo_runner.reporting.figures import sweep_figures
 from zo_runner.reporting.tables import tables
 from zo_runner.training import checkpoint
@@ -48,6 +50,7 @@ def kinds(folder: Path) -> Iterator[Kind]:
     """
     cfg = configuration(*TINY, f"runtime.root={folder}")
     run, honest, _ = dispatch.carry_out(cfg, (), wait=False)
+    assert isinstance(honest, TrainResult)
     whole = {name: (run / name).read_bytes() for name in _FILES if (run / name).is_file()}
 
     def kind(name: str, file: str, check: Callable[[Path, Any], bool], cases: Any, share: float = 1.0) -> Kind:
@@ -81,7 +84,7 @@ def kinds(folder: Path) -> Iterator[Kind]:
     yield Kind("run, its lock", st.sampled_from(ODD) | st.binary(max_size=9), partial(_lock, run), 0.2)
     notes = [{"job": i, "overrides": ["rank=2"], "run": str(run), "error": None} for i in range(2)]
     yield Kind(
-        "multirun, dispatch.jsonl", spoiled(b"".join(map(as_json, notes))), partial(_noted, folder / "multirun"), 0.5
+        "multirun, jobs.jsonl", spoiled(b"".join(map(as_json, notes))), partial(_noted, folder / "multirun"), 0.5
     )
 
 
@@ -135,8 +138,10 @@ def as_json(value: Any) -> bytes:
 # result.json
 
 
-def _result(cfg: DictConfig, honest: dict[str, Any], file: Path, content: Content) -> bool:
-    found = read_result(file)
+def _result(cfg: DictConfig, honest: TrainResult, file: Path, content: Content) -> bool:
+    found = None
+    with contextlib.suppress(Fault):
+        found = read_result(file)
     assert found is None or found == honest, "another result was accepted"
     kept = [run for run, _ in _listed(file.parent)]
     try:
@@ -150,16 +155,16 @@ def _result(cfg: DictConfig, honest: dict[str, Any], file: Path, content: Conten
     return cached
 
 
-def _listed(run: Path) -> list[tuple[Path, dict[str, Any]]]:
+def _listed(run: Path) -> list[tuple[Path, TrainResult]]:
     results, unreadable = tables.gather([run])
     assert len(results) + len(unreadable) == 1
     return [(run, result) for result in results]
 
 
-def _carried_out(cfg: DictConfig, honest: dict[str, Any]) -> tuple[Path, dict[str, Any], bool]:
+def _carried_out(cfg: DictConfig, honest: TrainResult) -> tuple[Path, RunResult, bool]:
     """The same command again. A run that is made anew begins as every run does, and ends as the first time."""
 
-    def execute(cfg: DictConfig, known: dict[str, Any], directory: RunDirectory) -> dict[str, Any]:
+    def execute(cfg: DictConfig, known: dict[str, Any], directory: RunDirectory) -> RunResult:
         kept = {name: (directory.path / name).read_bytes() for name in _FILES if (directory.path / name).is_file()}
         saved = {name: directory.path.parent / name for name in ("adapter", "best")}
         for name, aside in saved.items():
@@ -179,10 +184,11 @@ def _carried_out(cfg: DictConfig, honest: dict[str, Any]) -> tuple[Path, dict[st
         return dispatch.carry_out(cfg, (), wait=False)
 
 
-def _in_table(run: Path, honest: dict[str, Any], file: Path, content: Content) -> bool:
+def _in_table(run: Path, honest: TrainResult, file: Path, content: Content) -> bool:
     results, _ = tables.gather([run])
-    others = [{**honest, "run_id": f"other{i}", "seed": i} for i in (1, 2)]
-    text, refused = tables.write([*results, *others], run.parent / "tables")
+    others = [replace(honest, run_id=f"other{i}", seed=i) for i in (1, 2)]
+    made, refused = tables.build([*results, *others])
+    text = tables.write(made, refused, run.parent / "tables")
     assert text or refused
     return bool(results)
 
@@ -196,7 +202,7 @@ def _metrics(file: Path, content: Content) -> bool:
     return bool(found)
 
 
-def _figures(cfg: DictConfig, honest: dict[str, Any], file: Path, content: Content) -> bool:
+def _figures(cfg: DictConfig, honest: TrainResult, file: Path, content: Content) -> bool:
     run = file.parent
     row = sweep_figures.Curve("ar1zo", "ar1zo", 2, {}, "t", "m", [honest], [run], diverged=0, missing=0)
     made = sweep_figures.figures([row], run.parent / "figures", ("loss_queries", "accuracy_queries"))
@@ -228,7 +234,7 @@ def _meta(file: Path, content: Content) -> bool:
 # The folder, its lock, a multirun
 
 
-def _odd(cfg: DictConfig, run: Path, honest: dict[str, Any], case: tuple[str, str]) -> bool:
+def _odd(cfg: DictConfig, run: Path, honest: TrainResult, case: tuple[str, str]) -> bool:
     name, content = case
     aside = run.parent / "aside"
     shutil.copytree(run, aside)

@@ -20,7 +20,7 @@ from tests.faults.fuzz_runs import ODD, TINY, Content, as_json, in_place, put
 from zo_runner.jobs import dispatch
 from zo_runner.models import lora
 from zo_runner.models.base_model import lend_base
-from zo_runner.records.run_directory import read_result
+from zo_runner.records.result import RunResult, TrainResult, read_result
 
 
 def kinds(folder: Path) -> Iterator[Kind]:
@@ -111,17 +111,20 @@ def _bits(tensor: torch.Tensor) -> tuple[torch.Size, list[int]]:
     return tensor.shape, tensor.contiguous().view(torch.int32).flatten().tolist()
 
 
-def _read_later(cfg: DictConfig, run: Path, first: dict[str, Any], case: tuple[str, Content]) -> bool:
+def _read_later(cfg: DictConfig, run: Path, first: RunResult, case: tuple[str, Content]) -> bool:
     name, content = case
     same = content == (run / name).read_bytes()
     aside = run.parent / "aside"
     shutil.copytree(run, aside)
     put(run / name, content)
     cfg = OmegaConf.merge(cfg, {"runtime": {"test": True}})  # type: ignore[assignment]  # a DictConfig, as cfg is
-    made: list[dict[str, Any]] = []
+    made: list[RunResult] = []
+    assert isinstance(first, TrainResult)
     try:
         read = accepted(lambda: made.append(dispatch.carry_out(cfg, (), wait=False)[1]))
-        assert not read or made[0]["metrics"]["dev"] == first["metrics"]["dev"]
+        for result in made:
+            assert isinstance(result, TrainResult)
+            assert result.metrics["dev"] == first.metrics["dev"]
         assert read or not same
         assert read or read_result(run / "result.json") == first, "what was refused has changed the result"
         return read

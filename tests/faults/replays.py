@@ -12,7 +12,7 @@ from tests.faults.experiments import SHORT, methods
 from tests.faults.kills import only_run
 from tests.faults.report import Part, write
 from tests.faults.sittings import PATIENCE, sit
-from zo_runner.records.run_directory import read_result
+from zo_runner.records.result import TrainResult, read_result
 
 # Queries of a step, where these are not two.
 _QUERIES = {"fzoo": 9, "hizoo": 3}
@@ -40,8 +40,8 @@ def _replays_of(part: Part, name: str, steps: int, folder: Path) -> None:
         return
     run = only_run(folder / "run")
     result = read_result(run / "result.json")
-    assert result is not None
-    for step in sorted({point["step"] for name, point in result["metrics"]["dev"].items() if name != "zero_shot"}):
+    assert isinstance(result, TrainResult)
+    for step in sorted({point["step"] for name, point in result.metrics["dev"].items() if name != "zero_shot"}):
         again = sit(
             ["job=replay", f"run={run}", f"step={step}", "runtime.threads=1"], folder / "replay.txt", patience=patience
         )
