@@ -8,8 +8,8 @@ from omegaconf import OmegaConf
 from tests.cli.helpers import SMALL, read_journal, read_json, read_jsonl, runs_below, snapshot, the_run, zo_run
 from zo_runner.config import identity
 
-RESULT = set(
-    [
+RESULT = {
+    *[
         "schema",
         "job",
         "run_id",
@@ -26,6 +26,8 @@ RESULT = set(
         "eps",
         "budget",
         "queries",
+    ],
+    *[
         "examples",
         "tokens",
         "flops",
@@ -36,10 +38,9 @@ RESULT = set(
         "signal",
         "coverage",
         "peak_memory_bytes",
-        "peak_memory_of",
-        "provenance",
-    ]
-)
+    ],
+    *["peak_memory_of", "provenance"],
+}
 TRAIN_EVENT = {"lr", "train/loss", "zo/slope", "zo/signal", "zo/noise", "zo/fd_snr", "zo/fd_snr_db", "zo/atom"}
 POSITION = {"step", "queries", "seconds"}
 ATOMS = {"zo/atoms/fd_snr_db", "zo/atoms/infinite", "zo/atoms/unvisited"}

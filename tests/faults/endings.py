@@ -21,7 +21,7 @@ from tests.faults.experiments import NOISE, Experiment, short
 from tests.faults.report import Part
 from tests.faults.trials import Trial, only_run, trial
 from tests.faults.twins import differences
-from zo_runner.records.run_directory import read_result
+from zo_runner.records.json_files import read_object
 
 DISTURBED = short("ar1zo", "budget.queries=120", *NOISE)
 
@@ -63,7 +63,7 @@ def signals(count: int) -> list[Part]:
             found = [f"{which.name}: {ended}"] if "Traceback" in ended.said else []
             if ended.code not in ((CODES[which], -which) if early else (CODES[which],)):
                 found.append(f"{which.name}{' early' if early else ''}: {ended}")
-            states = [(read_result(file) or {}).get("status") for file in tried.root.glob("*/*/*/*/result.json")]
+            states = [(read_object(file) or {}).get("status") for file in tried.root.glob("*/*/*/*/result.json")]
             if not early and states not in (["interrupted"], ["done"]):  # done: it came while that was being written
                 found.append(f"{which.name}: the results are {states}")
             part.case(found, f"{which.name} {'before the run began' if early else 'during the run'}")

@@ -10,7 +10,7 @@ from tests.faults.experiments import SHORT, methods
 from tests.faults.forked import PATIENCE, ForkedCommand
 from tests.faults.report import Part
 from tests.faults.trials import only_run
-from zo_runner.records.run_directory import read_result
+from zo_runner.records.result import TrainResult, read_result
 
 # Queries of a step, where these are not two.
 QUERIES = {"fzoo": 9, "hizoo": 3}
@@ -44,8 +44,8 @@ def _replay(part: Part, name: str, steps: int, folder: Path) -> None:
         return
     run = only_run(folder / "run")
     result = read_result(run / "result.json")
-    assert result is not None
-    for step in sorted({point["step"] for split, point in result["metrics"]["dev"].items() if split != "zero_shot"}):
+    assert isinstance(result, TrainResult)
+    for step in sorted({point["step"] for split, point in result.metrics["dev"].items() if split != "zero_shot"}):
         words = ["job=replay", f"run={run}", f"step={step}", "runtime.threads=1"]
         again = ForkedCommand(words, folder / "replay.txt", patience=patience).wait()
         found = SAID.search(again.said)

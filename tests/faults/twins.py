@@ -7,7 +7,8 @@ from typing import Any
 import yaml
 from safetensors.numpy import load_file
 
-from zo_runner.records.run_directory import encode, read_lines, read_meta, read_result
+from zo_runner.records.json_files import encode, read_lines, read_object
+from zo_runner.records.run_directory import read_meta
 
 # Values of a clock or a machine, and their checksums.
 FREE = {"seconds", "sum", "memory_bytes", "peak_memory_bytes", "peak_memory_of"}
@@ -38,7 +39,7 @@ def differences(run: Path, twin: Path) -> list[str]:
         for number, (row, other) in enumerate(zip(rows, expected, strict=False), 1):
             found += [f"{name} row {number}: {what}" for what in unequal(row, other)]
     found += _described(run, twin)
-    result, expected_result = (read_result(folder / "result.json") for folder in (run, twin))
+    result, expected_result = (read_object(folder / "result.json") for folder in (run, twin))
     found += [f"result.json: {what}" for what in unequal(result, expected_result)]
     for name in TENSORS:
         found += _tensors(run / name, twin / name)

@@ -20,7 +20,8 @@ from zo_runner.methods import MeZO
 from zo_runner.models import lora
 from zo_runner.models.base_model import load_base
 from zo_runner.records import journal
-from zo_runner.records.run_directory import RunDirectory, read_result
+from zo_runner.records.result import read_result
+from zo_runner.records.run_directory import RunDirectory
 from zo_runner.reporting.figures import sweep_figures
 from zo_runner.training import checkpoint
 
@@ -76,7 +77,10 @@ def contents(file):
 def test_the_same_command_again_gives_the_same_result_or_is_refused(data, made):
     name = data.draw(st.sampled_from(["result.json", *FILES]))
     run = made.broken(name, data.draw(contents(made.run / name)))
-    found = read_result(run / "result.json")
+    try:
+        found = read_result(run / "result.json")
+    except Fault:
+        found = None
     assert found is None or found == made.result, "another result was accepted"
 
     def execute(cfg, known, directory):
@@ -190,7 +194,7 @@ def test_a_test_of_broken_parameters_is_refused_and_leaves_the_result(data, made
     content, results = data.draw(st.just(honest) | contents(made.run / name)), []
     run = made.broken(name, content)
     if accepted(lambda: results.append(made.command(made.copy, test=True)[1])):
-        assert results[0]["metrics"]["dev"] == made.result["metrics"]["dev"]
+        assert results[0].metrics["dev"] == made.result.metrics["dev"]
     else:
         assert content != honest, "honest parameters were refused"
         assert read_result(run / "result.json") == made.result
