@@ -9,37 +9,9 @@ from tests.cli.helpers import SMALL, read_journal, read_json, read_jsonl, runs_b
 from zo_runner.config import identity
 
 RESULT = {
-    *[
-        "schema",
-        "job",
-        "run_id",
-        "status",
-        "metric",
-        "method",
-        "model",
-        "task",
-        "rank",
-        "alpha",
-        "scaling",
-        "seed",
-        "lr",
-        "eps",
-        "budget",
-        "queries",
-    ],
-    *[
-        "examples",
-        "tokens",
-        "flops",
-        "seconds",
-        "metrics",
-        "objective",
-        "error",
-        "signal",
-        "coverage",
-        "peak_memory_bytes",
-    ],
-    *["peak_memory_of", "provenance"],
+    *("schema", "job", "run_id", "status", "metric", "method", "model", "task", "rank", "alpha", "scaling", "seed"),
+    *("lr", "eps", "budget", "queries", "examples", "tokens", "flops", "seconds", "metrics", "objective", "error"),
+    *("signal", "coverage", "peak_memory_bytes", "peak_memory_of", "provenance"),
 }
 TRAIN_EVENT = {"lr", "train/loss", "zo/slope", "zo/signal", "zo/noise", "zo/fd_snr", "zo/fd_snr_db", "zo/atom"}
 POSITION = {"step", "queries", "seconds"}
