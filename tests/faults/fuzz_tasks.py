@@ -17,7 +17,7 @@ from hypothesis.strategies import DrawFn
 
 from tests.faults.fuzz_config import configuration
 from tests.faults.fuzz_kinds import SCALARS, TEXTS, VALUES, Kind, accepted, dumped, spoiled
-from zo_runner.config.validation import build
+from zo_runner.config.instantiate import build
 from zo_runner.models.base_model import Base, load_base
 from zo_runner.models.encoding import Encoder
 from zo_runner.tasks.base import Example, Splits, Task

@@ -10,8 +10,8 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from zo_runner.config.credentials import redacted
+from zo_runner.config.derived import calibrates, granted
 from zo_runner.config.schema import AUTO
-from zo_runner.config.validation import calibrates, granted
 from zo_runner.errors import Fault, RunWarning, invalid
 from zo_runner.jobs import holdout
 from zo_runner.jobs.assemble import Parts, assemble, head, tracker_of
