@@ -12,7 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
 from tests.conformance.cases import METHODS, same_bits
-from zo_runner.config.validation import build
+from zo_runner.config.instantiate import build
 from zo_runner.devices import moved
 from zo_runner.errors import UserError
 from zo_runner.methods.queries import losses_at

@@ -7,7 +7,7 @@ import torch
 
 from tests.conformance.cases import CASES, same_bits
 from tests.estimators.test_language_models import parts_of
-from zo_runner.config.validation import build
+from zo_runner.config.instantiate import build
 from zo_runner.methods.directions import LowRankPart, move
 from zo_runner.methods.queries import finite, losses_at
 from zo_runner.methods.random import generator, normal

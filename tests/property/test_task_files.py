@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from tests.cli.helpers import configure
 from tests.property.broken import VALUES, accepted, altered, as_json, cases, spoiled
-from zo_runner.config.validation import build
+from zo_runner.config.instantiate import build
 from zo_runner.models.base_model import load_base
 from zo_runner.models.encoding import Encoder
 from zo_runner.tasks.base import Example

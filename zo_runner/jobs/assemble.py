@@ -8,8 +8,9 @@ from typing import Any
 import torch
 from omegaconf import DictConfig, OmegaConf
 
+from zo_runner.config.derived import queries_slopes
+from zo_runner.config.instantiate import build
 from zo_runner.config.schema import AUTO
-from zo_runner.config.validation import build, queries_slopes
 from zo_runner.errors import UserError, invalid
 from zo_runner.jobs.out_of_memory import shortage_told
 from zo_runner.jobs.preflight import require_budget, require_paths

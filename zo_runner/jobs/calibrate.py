@@ -6,8 +6,8 @@ from typing import Any
 
 from omegaconf import DictConfig
 
+from zo_runner.config.derived import calibrates
 from zo_runner.config.schema import AUTO
-from zo_runner.config.validation import calibrates
 from zo_runner.errors import RunWarning, invalid
 from zo_runner.jobs.assemble import Parts
 from zo_runner.methods.base import Method

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from omegaconf import DictConfig
 
-from zo_runner.config.validation import calibrates, granted
+from zo_runner.config.derived import calibrates, granted
 from zo_runner.errors import invalid
 from zo_runner.methods.base import Method
 from zo_runner.models.atom_folding import Fold

@@ -11,7 +11,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from zo_runner.config.credentials import redacted
-from zo_runner.config.validation import granted
+from zo_runner.config.derived import granted
 from zo_runner.errors import Fault, RunWarning
 from zo_runner.jobs import holdout
 from zo_runner.jobs.assemble import Parts, assemble, head, tracker_of
