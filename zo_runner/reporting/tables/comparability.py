@@ -27,7 +27,7 @@ _LONGEST = 80  # characters of a value in a sentence
 
 @dataclass(frozen=True)
 class Problem:
-    """Why rows cannot be compared.
+    """Reasons against comparing rows.
 
     Attributes:
         reason: a sentence without its end.

@@ -45,7 +45,7 @@ class Block:
 
     @property
     def source(self) -> str:
-        """Where the numbers come from, in one sentence."""
+        """Source of the numbers, in one sentence."""
         number = f", arXiv:{self.arxiv}" if self.arxiv else ""
         how = ", read in a summary of the paper" if self.secondary else ""
         return f"{self.paper}{number}{how}"
