@@ -14,7 +14,6 @@ from zo_runner.reporting.tables import formats
 
 HEADING = "### Published elsewhere (not comparable run by run)"
 FILE = Path(__file__).resolve().parent / "published.yaml"
-_TEXTS = ("paper", "model", "protocol", "difference")
 
 
 @dataclass(frozen=True)
@@ -59,7 +58,7 @@ def blocks(names: Sequence[str], file: Path = FILE) -> list[Block]:
         file: a YAML file; the package's own if not given.
 
     Raises:
-        UserError: an unknown name, or a block that is not whole.
+        UserError: an unknown name.
     """
     if not names:
         return []
@@ -75,42 +74,14 @@ def names(file: Path = FILE) -> list[str]:
     return [str(name) for name in OmegaConf.load(file)]
 
 
-def _block(name: str, data: Any) -> Block:
-    place = f"published.{name}"
-    keys = {*_TEXTS, "arxiv", "secondary", "columns", "rows"}
-    if not isinstance(data, dict) or set(data) != keys:
-        raise invalid(place, sorted(data) if isinstance(data, dict) else data, f"a block of {', '.join(sorted(keys))}")
-    for key in _TEXTS:
-        if not isinstance(data[key], str) or not data[key].strip():
-            raise invalid(f"{place}.{key}", data[key], "a text")
-    if not isinstance(data["secondary"], bool):
-        raise invalid(f"{place}.secondary", data["secondary"], "true or false")
-    if not isinstance(data["arxiv"], str | None):
-        raise invalid(f"{place}.arxiv", data["arxiv"], "a text or null")
-    columns, rows = data["columns"], data["rows"]
-    if not isinstance(columns, list) or not columns or len({*map(str, columns)}) < len(columns):
-        raise invalid(f"{place}.columns", columns, "a list of different names")
-    if not isinstance(rows, dict) or not rows:
-        raise invalid(f"{place}.rows", rows, "methods with their numbers")
-    for method, values in rows.items():
-        if not isinstance(values, list) or len(values) != len(columns) or not all(map(_is_percentage, values)):
-            raise invalid(f"{place}.rows.{method}", values, f"{len(columns)} numbers from 0 to 100, or null")
-    told = {str(method): tuple(math.nan if v is None else float(v) for v in values) for method, values in rows.items()}
-    texts = {key: " ".join(data[key].split()) for key in _TEXTS}
-    return Block(
-        name=name,
-        arxiv=data["arxiv"],
-        secondary=data["secondary"],
-        columns=tuple(map(str, columns)),
-        rows=told,
-        **texts,
-    )
-
-
-def _is_percentage(value: Any) -> bool:
-    if value is None:
-        return True
-    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= 100
+def _block(name: str, data: dict[str, Any]) -> Block:
+    rows = {
+        str(method): tuple(math.nan if v is None else float(v) for v in values)
+        for method, values in data["rows"].items()
+    }
+    texts = {key: " ".join(data[key].split()) for key in ("paper", "model", "protocol", "difference")}
+    columns = tuple(map(str, data["columns"]))
+    return Block(name=name, arxiv=data["arxiv"], secondary=data["secondary"], columns=columns, rows=rows, **texts)
 
 
 def frame(block: Block) -> pd.DataFrame:
