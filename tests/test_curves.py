@@ -6,15 +6,17 @@ import math
 import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
+from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from tests import made_results
 from tests.conformance.cases import METHODS as SHIPPED
 from zo_runner.errors import UserError
-from zo_runner.records.run_directory import encode
+from zo_runner.records.json_files import encode
 from zo_runner.reporting.figures import line_charts, sweep_figures
 from zo_runner.reporting.figures.line_charts import ChartPoint, interval, noise_curve, progress_curve, rank_curve
 from zo_runner.reporting.figures.sweep_figures import Curve, figures, progress
@@ -28,13 +30,8 @@ def point(x, mean, spread=0.0, n=3):
 
 
 def result(score, *, metric="accuracy", fd_snr_db=20.0, test=True):
-    points = {"best": {metric: score, "loss": 1.0}, "last": {metric: 0.0, "loss": 1.0}}
-    return {
-        "status": "done",
-        "metric": metric,
-        "metrics": {"dev": points, "test": points if test else {}},
-        "signal": {} if fd_snr_db is None else {"zo/fd_snr_db": fd_snr_db},
-    }
+    made = made_results.result("a", accuracy=score, metric=metric, fd_snr_db=fd_snr_db)
+    return made if test else replace(made, metrics={})
 
 
 def curve(method="ar1zo", rank=4, scores=(0.5, 0.7), *, x=None, results=None, label=None, **changes):

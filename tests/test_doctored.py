@@ -7,12 +7,17 @@ honest seeds score 0.50, 0.60 and 0.70, a doctored run scores 0.99: no number of
 import json
 import math
 import shutil
+from dataclasses import replace
+from functools import reduce
+from operator import getitem
 
 import pandas as pd
 import pytest
 
 from tests.made_results import hole, put, result
-from zo_runner.records.run_directory import SCHEMA, RunDirectory, decode, find_runs, read_result
+from zo_runner.records.json_files import checksum, encode
+from zo_runner.records.result import SCHEMA, ProbeResult
+from zo_runner.records.run_directory import RunDirectory, find_runs
 from zo_runner.reporting.tables import tables
 from zo_runner.reporting.tables.tables import Protocol
 
@@ -22,7 +27,7 @@ LIE = 0.99
 
 def leave(root, made):
     """Write a run's folder as a run does."""
-    folder = root / made["task"] / made["model"] / made["method"] / f"s{made['seed']}-{made['run_id']}"
+    folder = root / made.task / made.model / made.method / f"s{made.seed}-{made.run_id}"
     directory = RunDirectory(folder)
     directory.start("seed: 0\n", {})
     directory.log({"step": 0, "queries": 0, "dev/accuracy": 0.5})
@@ -30,14 +35,17 @@ def leave(root, made):
     return folder
 
 
-def doctor(folder, **changes):
-    """Write a result.json with other values under some keys, with __ for dots; its checksum fits them."""
+def doctor(folder, *removed, **changes):
+    """Write a result.json without some keys and with other values under some, with __ for dots; its checksum fits."""
     file = folder / "result.json"
-    made = decode(json.loads(file.read_text(encoding="utf-8")))
-    for key, value in changes.items():
-        put(made, key.replace("__", "."), value)
+    made = json.loads(file.read_text(encoding="utf-8"))
     del made["checksum"]
-    RunDirectory(folder).finish(made)
+    for key, value in changes.items():
+        put(made, key.replace("__", "."), encode(value))
+    for key in removed:
+        *parents, last = key.split(".")
+        del reduce(getitem, parents, made)[last]
+    file.write_text(json.dumps({**made, "checksum": checksum(made)}), encoding="utf-8")
 
 
 @pytest.fixture
@@ -54,12 +62,13 @@ def honest(root):
     return root / "t" / "m" / "ar1zo" / "s2-honest2"
 
 
-class TrainingOutcome:
+class Made:
     """What comes of the folders below a root."""
 
     def __init__(self, root, out, holes=(), protocol=None):
         self.results, self.unreadable = tables.gather(find_runs(root))
-        self.text, self.refused = tables.write([*self.results, *holes], out, protocol)
+        made, self.refused = tables.build([*self.results, *holes], protocol)
+        self.text = tables.write(made, self.refused, out, protocol)
         self.lines = pd.read_csv(out / "table.csv").to_dict("records") if (out / "table.csv").exists() else []
 
     def require_no_lie(self):
@@ -76,7 +85,7 @@ def outcome(root, tmp_path):
     def make(holes=(), **protocol):
         for old in tmp_path.glob("out/*"):
             old.unlink()
-        made = TrainingOutcome(root, tmp_path / "out", holes, Protocol(**protocol))
+        made = Made(root, tmp_path / "out", holes, Protocol(**protocol))
         made.require_no_lie()
         return made
 
@@ -216,13 +225,42 @@ def test_a_result_that_is_none_is_told_and_not_read(honest, outcome, content):
 
 @pytest.mark.parametrize(
     ("key", "value"),
-    [("seed", "2"), ("seed", None), ("identity", None), ("identity.method", {}), ("status", None), ("task", 1)],
+    [
+        ("seed", "2"),
+        ("seed", True),
+        ("identity", None),
+        ("identity.method.name", 3),
+        ("status", None),
+        ("task", 1),
+        ("job", "training"),
+        ("metric", None),
+        ("metrics", []),
+        ("metrics.dev.zero_shot.accuracy", None),
+        ("metrics.dev.best.loss", "0.99"),
+        ("metrics.test.last.accuracy", True),
+        ("queries.train", math.nan),
+        ("tokens", None),
+        ("seconds.train", "fast"),
+        ("provenance", None),
+    ],
 )
-def test_a_result_that_names_itself_wrongly_is_told_and_not_read(honest, outcome, key, value):
+def test_a_value_of_another_type_is_told_by_file_and_key_and_not_read(honest, outcome, key, value):
     doctor(honest, **{key.replace(".", "__"): value})
     made = outcome()
     assert made.lines[0]["n"] == 2
-    assert len(made.unreadable) == 1
+    (sentence,) = made.unreadable
+    assert f"{honest / 'result.json'}: Invalid {key}: {value!r}." in sentence
+
+
+@pytest.mark.parametrize(
+    "key", ["seed", "identity.method", "metrics", "queries", "queries.calibration", "metric", "seconds.step_median"]
+)
+def test_a_missing_key_is_told_by_file_and_name_and_not_read(honest, outcome, key):
+    doctor(honest, key)
+    made = outcome()
+    assert made.lines[0]["n"] == 2
+    (sentence,) = made.unreadable
+    assert f"{honest / 'result.json'}: Missing key {key}." in sentence
 
 
 def test_a_result_of_an_earlier_schema_is_told_and_not_read(honest, outcome):
@@ -233,7 +271,21 @@ def test_a_result_of_an_earlier_schema_is_told_and_not_read(honest, outcome):
 
 
 def test_other_jobs_are_left_out_without_a_word(root, outcome):
-    leave(root, {**result("probe", seed=3, accuracy=LIE), "job": "probe"})
+    made = ProbeResult(
+        job="probe",
+        run_id="probe",
+        model="m",
+        task="t",
+        seed=3,
+        identity={},
+        status="done",
+        cells=1,
+        queries={"probe": 2, "noise": 0},
+        seconds={"total": 1.0},
+        report="",
+    )
+    RunDirectory(root / "t" / "m" / "probe" / "s3-probe").start("", {})
+    RunDirectory(root / "t" / "m" / "probe" / "s3-probe").finish(made)
     made = outcome()
     assert (made.lines[0]["n"], made.unreadable) == (3, [])
 
@@ -247,12 +299,9 @@ def test_a_diverged_run_is_counted_and_not_averaged(root, outcome):
     assert "diverged" in made.text
 
 
-BAD = [math.nan, math.inf, -math.inf, None, "0.99", 99.0]
-
-
-@pytest.mark.parametrize("value", BAD, ids=repr)
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, 99.0], ids=repr)
 @pytest.mark.parametrize("point", ["dev.zero_shot", "dev.best", "dev.last", "test.best", "test.last"])
-def test_a_score_that_is_no_number_marks_its_run(root, outcome, point, value):
+def test_a_score_that_cannot_be_averaged_marks_its_run(root, outcome, point, value):
     folder = leave(root, result("lie", seed=3, accuracy=LIE))
     doctor(folder, **{f"metrics__{point.replace('.', '__')}__accuracy": value})
     made = outcome()
@@ -261,18 +310,9 @@ def test_a_score_that_is_no_number_marks_its_run(root, outcome, point, value):
     assert "Invalid, and not averaged: ar1zo rank=8: run lie (seed 3) says done and has" in made.text
 
 
-@pytest.mark.parametrize(
-    "key", ["metrics", "metrics.dev", "metrics.dev.best", "metrics.test.last", "queries", "metric"]
-)
-def test_what_was_cut_out_marks_its_run(root, outcome, key):
-    folder = leave(root, result("lie", seed=3, accuracy=LIE))
-    made = read_result(folder / "result.json")
-    *parents, last = key.split(".")
-    node = made
-    for parent in parents:
-        node = node[parent]
-    del node[last]
-    RunDirectory(folder).finish(made)
+@pytest.mark.parametrize("key", ["metrics.dev", "metrics.dev.best", "metrics.test.last", "metrics.dev.best.loss"])
+def test_a_point_that_was_cut_out_marks_its_run(root, outcome, key):
+    doctor(leave(root, result("lie", seed=3, accuracy=LIE)), key)
     (line,) = outcome().lines
     assert (line["n"], line["invalid"]) == (3, 1)
 
@@ -289,12 +329,12 @@ def test_a_row_of_invalid_runs_alone_has_no_number(root, outcome):
 def test_other_budgets_are_held_to_as_well(tmp_path, unit, granted, spent):
     changes = {"budget__queries": None, f"budget__{unit}": granted}
     for seed in range(2):
-        made = result(f"r{seed}", seed=seed, **changes) | {"tokens": granted}
-        made["seconds"] |= {"train": 4.0, "calibration": 0.5, "step_median": 0.01}
+        made = replace(result(f"r{seed}", seed=seed, **changes), tokens=1000)
+        made.seconds.update(train=4.0, calibration=0.5, step_median=0.01)
         folder = leave(tmp_path / "runs", made)
-    assert TrainingOutcome(tmp_path / "runs", tmp_path / "out", protocol=Protocol(match=unit)).refused == []
+    assert Made(tmp_path / "runs", tmp_path / "out", protocol=Protocol(match=unit)).refused == []
     doctor(folder, **({"tokens": spent} if unit == "tokens" else {"seconds__train": spent}))
-    (sentence,) = TrainingOutcome(tmp_path / "runs", tmp_path / "out", protocol=Protocol(match=unit)).refused
+    (sentence,) = Made(tmp_path / "runs", tmp_path / "out", protocol=Protocol(match=unit)).refused
     assert (
         f"spent more than its budget (run r1: {spent if unit == 'tokens' else 100.5:g} of {granted:g} {unit})"
         in sentence

@@ -1,12 +1,14 @@
 """Plans: which runs a sweep is, and which configuration its first stage chooses."""
 
 import math
+from dataclasses import replace
 
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests import made_results
 from zo_runner.config.overrides import Raw, word
 from zo_runner.errors import UserError
 from zo_runner.jobs.sweeps.plan import plan
@@ -160,7 +162,7 @@ values = st.recursive(
 )
 
 
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=60)
 @given(values)
 def test_hydra_reads_back_every_value(value):
     override = OverridesParser.create().parse_override(word("key", value))
@@ -180,7 +182,8 @@ def test_texts_stay_texts(text):
 
 def result(accuracy=0.5, loss=1.0, *, status="done", metric="accuracy", last=None):
     best = {metric: accuracy, "loss": loss}
-    return {"status": status, "metric": metric, "metrics": {"dev": {"best": best, "last": last or best}}}
+    made = made_results.result("a", status=status, metric=metric)
+    return replace(made, metrics={"dev": {"best": best, "last": last or best}})
 
 
 def test_the_best_mean_over_the_tuning_seeds_is_chosen():

@@ -143,7 +143,7 @@ class RuntimeConfig:
     Without `test` the test split is left unread; the same command with it reads it later, from the saved parameters.
     With `device_map` auto the layers are spread over all accelerators. `compile` fuses the model's forward. With
     `resume` a run that was cut off goes on, from a checkpoint made every `checkpoint_every` queries (null: with dev
-    evaluations only) and its journal; without, it starts anew.
+    evaluations only) and its journal; without, it starts anew. `measure_memory` counts the bytes of a step's tensors.
     """
 
     root: str = "runs"
@@ -157,6 +157,7 @@ class RuntimeConfig:
     test: bool = True
     resume: bool = True
     checkpoint_every: int | None = 1000
+    measure_memory: bool = False
 
 
 @dataclass

@@ -2,7 +2,7 @@
 
 from zo_runner.methods.adaprelora import AdaPreLoRA
 from zo_runner.methods.ar1zo import AR1ZO
-from zo_runner.methods.base import Method, StepReport, ZerothOrder
+from zo_runner.methods.base import Method, StepReport
 from zo_runner.methods.first_order import FirstOrder
 from zo_runner.methods.fo_adamw import FOAdamW
 from zo_runner.methods.fo_sgd import FOSGD
@@ -12,6 +12,7 @@ from zo_runner.methods.lozo import LOZO
 from zo_runner.methods.lozo_m import LOZOM
 from zo_runner.methods.mezo import MeZO
 from zo_runner.methods.subzero import SubZero
+from zo_runner.methods.zeroth_order import ZerothOrder
 from zo_runner.methods.zo_adam import ZOAdam
 from zo_runner.methods.zo_sgd_momentum import ZOSGDMomentum
 from zo_runner.methods.zo_sign import ZOSign

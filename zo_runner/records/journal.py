@@ -21,7 +21,7 @@ from typing import Any, BinaryIO
 
 from zo_runner.errors import Fault
 from zo_runner.records.atomic_files import writing
-from zo_runner.records.run_directory import decode, encode
+from zo_runner.records.json_files import decode, encode
 
 NAME = "journal.jsonl"
 
