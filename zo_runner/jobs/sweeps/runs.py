@@ -158,7 +158,7 @@ class SweepRuns:
         return hashlib.sha256(repr((ids, self.plan.seeds, self.select)).encode()).hexdigest()[:6]
 
     def folder(self, cfg: DictConfig) -> Path:
-        """Where the sweep's plan, tables, figures and page go."""
+        """Folder of the sweep's plan, tables, figures and page."""
         return Path(cfg.runtime.root) / "sweeps" / f"{cfg.sweep.name}-{cfg.scale}-{self.digest}"
 
     def run(self, launch: Launch) -> list[PlannedRun]:
@@ -196,7 +196,7 @@ class SweepRuns:
         return self._jobs[tuple(words)]
 
     def _composed(self, row: PlannedRow, candidate: dict[str, Any], seed: int) -> DictConfig:
-        """What Hydra composes from the words of one run.
+        """The configuration that Hydra composes from the words of one run.
 
         A composition takes a third of a second, and a plan has hundreds of runs: each choice of a file is composed
         once, alone, and its node is put in place; values are set, those of a row once.
