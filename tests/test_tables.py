@@ -261,12 +261,6 @@ def test_rows_that_were_not_searched_alike_are_named():
     assert table.texts()["search cost"].tolist() == ["3 × 1 seed = 120 queries", "-", "2 × 1 seed = 80 queries"]
 
 
-def test_without_a_search_the_cost_is_nothing():
-    table = only([result("a")])
-    assert list(table.scores["search_queries"]) == [0]
-    assert list(table.texts()["search cost"]) == ["-"]
-
-
 def test_rows_are_paired_with_the_baseline_on_shared_seeds():
     ours = seeds("a", (0.9, 0.5, 0.7))
     theirs = seeds("b", (0.8, 0.6, 0.7), method__name="lora_zo")

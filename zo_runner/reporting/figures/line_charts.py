@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -38,14 +38,6 @@ _MARKED = 12  # markers on a line
 _FEW = 6  # lines whose bands can be told apart
 
 
-class Interval(NamedTuple):
-    """A mean and the ends of its t-interval."""
-
-    mean: float
-    low: float
-    high: float
-
-
 @dataclass(frozen=True)
 class ChartPoint:
     """A mean over n seeds at x, with its t-interval, which has no width for n = 1.
@@ -65,8 +57,8 @@ class ChartPoint:
     n: int
 
 
-def interval(values: Sequence[float]) -> Interval:
-    """Mean and 95 % t-interval over seeds; a single value is its own interval.
+def interval(values: Sequence[float]) -> tuple[float, float, float]:
+    """Mean and both ends of its 95 % t-interval over seeds; a single value is its own interval.
 
     Raises:
         ValueError: no value, or one that is not finite.
@@ -74,7 +66,7 @@ def interval(values: Sequence[float]) -> Interval:
     if not values or not all(map(math.isfinite, values)):
         raise ValueError(f"Invalid values: {list(values)!r}. Must be at least one, all finite.")
     mean, sd = statistics.mean_sd(values)
-    return Interval(mean, mean, mean) if math.isnan(sd) else Interval(mean, *statistics.interval(values))
+    return (mean, mean, mean) if math.isnan(sd) else (mean, *statistics.interval(values))
 
 
 def rank_curve(

@@ -74,7 +74,10 @@ def _block(name: str, data: dict[str, Any]) -> Block:
     texts: dict[str, Any] = {
         key: " ".join(data.pop(key).split()) for key in ("paper", "model", "protocol", "difference")
     }
-    rows = {method: tuple(math.nan if v is None else v for v in values) for method, values in data.pop("rows").items()}
+    rows = {
+        method: tuple(math.nan if value is None else value for value in values)
+        for method, values in data.pop("rows").items()
+    }
     return Block(name=name, columns=tuple(data.pop("columns")), rows=rows, **texts, **data)
 
 
