@@ -7,17 +7,23 @@ STAMP := $(VENV)/.zo-run-installed
 OFFLINE := HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check lint types imports format assets golden bench faults signal calibration tables wheel hooks clean
+.PHONY: help run test test-all pytest check lint types imports format assets golden bench faults signal calibration tables wheel hooks clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  %-11s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-11s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 	@echo "Variables: VENV (now $(VENV)) is the environment, PYTHON (now $(PYTHON)) makes it."
 
 run: $(STAMP) ## run the embedded default experiment: zo-run with no arguments
 	$(BIN)/zo-run
 
-test: check ## everything that must pass: ruff, mypy, import contracts, pytest
-	$(OFFLINE) $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
+test: $(STAMP) ## everything that must pass: ruff, mypy, import contracts, pytest; under 5 minutes on two cores
+	@$(MAKE) --no-print-directory -j 2 check pytest
+
+test-all: $(STAMP) ## make test and the slow tests: everything but what needs a GPU
+	@$(MAKE) --no-print-directory -j 2 check pytest SELECT='-m "not gpu"'
+
+pytest: $(STAMP)
+	$(OFFLINE) $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal $(SELECT)
 
 check: lint types imports ## only the linters and the types
 

@@ -1,5 +1,6 @@
 """What all tests share: no network, one thread, and the methods found in conf/method/ on a small problem."""
 
+import gc
 import os
 import signal
 
@@ -9,10 +10,18 @@ os.environ["OMP_NUM_THREADS"] = "1"
 
 import pytest
 import torch
+from hypothesis import HealthCheck, settings
 
 from tests.conformance.cases import ZEROTH_ORDER, Problem, groups_of
 
 torch.set_num_threads(1)
+
+# `--hypothesis-profile=nightly` or HYPOTHESIS_PROFILE=nightly draws new cases every time; the default, always the same.
+settings.register_profile("small", deadline=None, derandomize=True)
+settings.register_profile(
+    "nightly", deadline=None, max_examples=12_000, print_blob=True, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "small"))
 
 
 @pytest.fixture(params=ZEROTH_ORDER.values(), ids=ZEROTH_ORDER.keys())
@@ -38,3 +47,8 @@ def handlers():
     yield
     for number, handler in before.items():
         signal.signal(number, handler)
+
+
+def pytest_collection_finish(session):
+    """Modules and tests stay: garbage collections, one of which begins every run, need not look at them."""
+    gc.freeze()

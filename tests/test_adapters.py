@@ -4,7 +4,6 @@ import itertools
 import json
 import math
 import os
-import warnings
 
 import pytest
 import torch
@@ -14,7 +13,6 @@ from transformers import AutoModelForCausalLM
 
 from zo_runner.assets import ASSETS, asset_path
 from zo_runner.errors import UserError
-from zo_runner.methods import AR1ZO
 from zo_runner.models import lora
 from zo_runner.models.base_model import load_base
 
@@ -56,9 +54,15 @@ def same(one, two):
 # Round trip
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-@pytest.mark.parametrize("scaling", SCALES)
-@pytest.mark.parametrize("name", ASSETS)
+@pytest.mark.parametrize(
+    ("name", "scaling", "dtype"),
+    [
+        ("pocket_opt", "canonical", "float32"),
+        ("pocket_opt", "topology", "bfloat16"),
+        ("pocket_qwen3", "rslora", "float32"),
+        ("pocket_qwen3", "topology", "float32"),
+    ],
+)
 def test_plain_peft_reproduces_the_logits_bit_for_bit(name, scaling, dtype, tmp_path):
     model = attached(name, dtype, scaling)
     untouched = logits(model)
@@ -98,9 +102,10 @@ def test_the_model_adds_s_b_a_to_the_weight(scaling):
     torch.testing.assert_close(added, SCALES[scaling] * x @ (b_OR @ a_RI).T, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-@pytest.mark.parametrize("full", [False, True])
-@pytest.mark.parametrize("name", ASSETS)
+@pytest.mark.parametrize(
+    ("name", "full", "dtype"),
+    [("pocket_opt", False, "bfloat16"), ("pocket_opt", True, "bfloat16"), ("pocket_qwen3", True, "float32")],
+)
 def test_restore_brings_back_every_bit_that_was_saved(name, full, dtype, tmp_path):
     model = base_model(name, dtype) if full else attached(name, dtype)
     if not full:
@@ -124,6 +129,8 @@ def test_the_initial_adapter_changes_nothing_and_lies_in_its_bounds(name):
     plain = logits(base_model(name))
     model = attached(name)
     assert torch.equal(logits(model), plain)
+    assert not any(module.training for module in model.modules())
+    assert not any(p.requires_grad for p in model.parameters())
     for group in lora.lora_groups(model):
         a_RI, b_OR = group["params"]
         bound = 1 / math.sqrt(a_RI.shape[1])
@@ -167,13 +174,6 @@ def test_modules_are_initialised_independently_of_each_other():
 # The wrapped model
 
 
-@pytest.mark.parametrize("name", ASSETS)
-def test_the_wrapped_model_is_in_eval_mode_and_nothing_asks_for_gradients(name):
-    model = attached(name)
-    assert not any(module.training for module in model.modules())
-    assert not any(p.requires_grad for p in model.parameters())
-
-
 @pytest.mark.parametrize(
     ("targets", "per_layer"), [(("q_proj", "v_proj"), 2), ("all-linear", 6), (("fc1",), 1)], ids=str
 )
@@ -202,30 +202,12 @@ def test_a_model_without_an_adapter_has_no_groups():
         lora.lora_groups(base_model("pocket_opt"))
 
 
-@pytest.mark.parametrize("name", ASSETS)
-def test_a_method_moves_the_adapter_and_no_bit_of_the_base(name):
-    model = attached(name)
-    before = bits(model)
-    method = AR1ZO(lora.lora_groups(model), lr=0.1, eps=1e-2, atoms="all")
-    for _ in range(3):
-        method.step(lambda: torch.nn.functional.cross_entropy(model(input_ids=IDS).logits[:, -1], IDS[:, 0]))
-    moved = {n for n, p in model.named_parameters() if not torch.equal(p, before[n])}
-    assert moved == {n for n in before if "lora_" in n}
-
-
 def test_a_full_model_is_one_group_in_which_tied_weights_stand_once():
     model = base_model("pocket_opt")
     (group,) = lora.dense_groups(model)
     assert len(group["names"]) == len(group["params"]) == len({id(p) for p in group["params"]})
     assert sum(p.numel() for p in group["params"]) == model.num_parameters()
     assert "lm_head.weight" not in group["names"]
-
-
-def test_saving_an_adapter_does_not_warn(tmp_path):
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        lora.save(attached(), tmp_path)
-    assert [str(warning.message) for warning in caught] == []
 
 
 # What is broken
@@ -254,11 +236,10 @@ A_NAME = "base_model.model.model.decoder.layers.0.self_attn.q_proj.lora_A.weight
     ("change", "told"),
     [
         (lambda t: t.update({A_NAME: t[A_NAME][:1].clone()}), r"q_proj.lora_A.weight is torch.float32 of \(1, 128\)"),
-        (lambda t: t.update({A_NAME: t[A_NAME].half()}), "q_proj.lora_A.weight is torch.float16"),
         (lambda t: t.pop(A_NAME), "q_proj.lora_A.weight is only in the model"),
         (lambda t: t.update({"more": torch.zeros(1)}), "more is only in the file"),
     ],
-    ids=["one row, which would be stretched", "rounded", "missing", "more"],
+    ids=["one row, which would be stretched", "missing", "more"],
 )
 def test_other_tensors_than_a_run_saved_are_not_read_back(change, told, saved):
     model, folder = saved
@@ -275,8 +256,6 @@ def spoil(folder, how):
     file = folder / "adapter_model.safetensors"
     if how == "cut":
         file.write_bytes(file.read_bytes()[:1000])
-    elif how == "missing":
-        file.unlink()
     elif how == "pipe":
         file.unlink()
         os.mkfifo(file)
@@ -287,7 +266,7 @@ def spoil(folder, how):
         (folder / "adapter_config.json").write_text(json.dumps({**config, "target_modules": 3}), encoding="utf-8")
 
 
-@pytest.mark.parametrize("how", ["cut", "missing", "pipe", "tensor", "config"])
+@pytest.mark.parametrize("how", ["cut", "pipe", "tensor", "config"])
 def test_a_broken_adapter_is_refused_by_its_key(how, saved):
     _, folder = saved
     spoil(folder, how)

@@ -11,8 +11,9 @@ from omegaconf import OmegaConf
 
 from tests.cli.helpers import compose, configure, write_rows
 from zo_runner import cli
-from zo_runner.config import identity, validation
+from zo_runner.config import derived, identity, validation
 from zo_runner.config.ineffective_keys import cautions
+from zo_runner.config.instantiate import build
 from zo_runner.errors import UserError
 from zo_runner.tasks.files import fingerprint
 
@@ -178,7 +179,7 @@ def test_a_changed_block_of_a_large_file_is_noticed_at_both_ends(tmp_path):
 
 
 def test_build_binds_the_arguments_and_leaves_out_the_description():
-    bound = validation.build(configure("method=ar1zo", "method.lr=0.5", "method.eps=0.25").method)
+    bound = build(configure("method=ar1zo", "method.lr=0.5", "method.eps=0.25").method)
     assert bound.keywords == {"atoms": "one", "order": "cyclic", "offsets": "shared", "lr": 0.5, "eps": 0.25}
 
 
@@ -272,7 +273,7 @@ def test_the_identity_holds_the_budget_in_all_units(overrides, granted):
     budget = identity.identify(cfg)["budget"]
     assert budget == {**granted, "eval_every": 250}
     assert type(budget["tokens"]) is type(granted["tokens"])
-    assert validation.granted(cfg) == granted
+    assert derived.granted(cfg) == granted
 
 
 def test_a_model_without_a_path_is_refused():

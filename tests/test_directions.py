@@ -7,7 +7,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from tests.conformance.cases import METHODS, ZEROTH_ORDER, Problem, direction_of, groups_of, method_of, same_bits
 from zo_runner.errors import Diverged
 from zo_runner.methods import directions
-from zo_runner.methods.directions import DirectionPart, finite, losses_along, move
+from zo_runner.methods.directions import DirectionPart, move
+from zo_runner.methods.queries import finite, losses_along
 from zo_runner.methods.random import normal, signs
 
 

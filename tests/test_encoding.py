@@ -138,14 +138,13 @@ def test_an_empty_prompt_is_a_bos_or_the_end_of_a_text():
     assert pieces(characters(), encode(characters(), "", ["c", "d"]).prefix) == ["</s>"]
 
 
-def test_an_option_without_a_token_is_refused():
-    with pytest.raises(UserError, match=r"^Invalid option '': no token of its own"):
-        encode(characters(), "ab\n", ["c", ""])
-
-
-def test_options_of_the_same_tokens_are_refused():
-    with pytest.raises(UserError, match=r"^Invalid options 'z', 'y': the same tokens"):
-        encode(characters(), "ab\n", ["z", "y"])
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [(["c", ""], "Invalid option '': no token of its own"), (["z", "y"], "Invalid options 'z', 'y': the same tokens")],
+)
+def test_options_need_tokens_of_their_own(options, told):
+    with pytest.raises(UserError, match=f"^{told}"):
+        encode(characters(), "ab\n", options)
 
 
 # Options of one token
@@ -165,16 +164,11 @@ def test_a_word_that_merges_with_the_prompt_or_splits_is_refused(merges, why):
     assert len(encode(characters((" ", "c"), (" ", "d")), "ab", ["c", "d"], single_token=True).options) == 2, why
 
 
-def test_a_word_outside_the_vocabulary_is_refused():
-    tokenizer = characters((" ", "c"))
-    assert tokenizer("ab\nz")["input_ids"][-1] == tokenizer.unk_token_id
-    with pytest.raises(UserError, match=r"^Invalid task\.label_words: 'z'\."):
-        encode(tokenizer, "ab\n", ["c", "z"], single_token=True)
-
-
-def test_words_of_one_token_in_common_are_refused_together():
-    with pytest.raises(UserError, match=r"^Invalid task\.label_words: 'c', 'c'\."):
-        encode(characters((" ", "c")), "ab", ["c", "c"], single_token=True)
+@pytest.mark.parametrize(("options", "named"), [(["c", "z"], "'z'"), (["c", "c"], "'c', 'c'")])
+def test_words_outside_the_vocabulary_or_of_one_token_are_refused(options, named):
+    with pytest.raises(UserError, match=rf"^Invalid task\.label_words: {named}\.") as refusal:
+        encode(characters((" ", "c")), "ab\n", options, single_token=True)
+    assert "Such as" not in str(refusal.value)  # nothing fits this tokenizer
 
 
 @pytest.mark.parametrize("name", ASSETS)
@@ -190,16 +184,10 @@ def test_a_refusal_offers_words_that_this_tokenizer_has(name):
         assert len(encode(pocket(name), REVIEW, pair.split(), single_token=True).options) == 2
 
 
-def test_a_refusal_offers_nothing_where_nothing_fits():
-    with pytest.raises(UserError) as refusal:
-        encode(characters(), "ab", ["c", "d"], single_token=True)
-    assert "Such as" not in str(refusal.value)
-
-
 # Length
 
 
-@pytest.mark.filterwarnings("ignore:1 of 1 train prompts lose their beginning")
+@pytest.mark.filterwarnings("ignore:1 of 1 train prompts are cut at the beginning")
 @pytest.mark.parametrize("max_length", [3, 5, 6])
 def test_cutting_keeps_the_end_and_a_bos(max_length):
     whole = encode(characters(bos=True), "abcdx\n", "ab")
@@ -210,7 +198,7 @@ def test_cutting_keeps_the_end_and_a_bos(max_length):
     assert cut.options == whole.options
 
 
-@pytest.mark.filterwarnings("ignore:1 of 1 train prompts lose their beginning")
+@pytest.mark.filterwarnings("ignore:1 of 1 train prompts are cut at the beginning")
 @pytest.mark.parametrize("max_length", [3, 5])
 def test_cutting_without_a_bos_keeps_the_end_and_room_for_the_longest_option(max_length):
     whole = encode(characters(), "abcdx\n", ["a", "bc"])
@@ -219,7 +207,7 @@ def test_cutting_without_a_bos_keeps_the_end_and_room_for_the_longest_option(max
 
 
 def test_the_shorter_of_what_task_and_model_allow_counts_and_the_cut_is_told():
-    told = r"^1 of 1 train prompts lose their beginning: the longest has 6 tokens, and .* allows 4 with the option$"
+    told = r"^1 of 1 train prompts are cut at the beginning: the longest has 6 tokens; the limit is 4 with"
     for limits in ({"max_length": 4, "context": 9}, {"max_length": 9, "context": 4}, {"context": 4}):
         with pytest.warns(RunWarning, match=told):
             assert len(encode(characters(), "abcdx\n", "ab", **limits).prefix) == 3
@@ -230,7 +218,7 @@ def test_an_option_that_leaves_no_room_for_a_prompt_is_refused():
         encode(characters(bos=True), "ab\n", ["a", "bcda"], max_length=4)
 
 
-@pytest.mark.filterwarnings("ignore:1 of 1 test prompts lose their beginning")
+@pytest.mark.filterwarnings("ignore:1 of 1 test prompts are cut at the beginning")
 def test_a_generated_answer_has_room_within_what_the_model_can_read():
     scoring = Scoring("answer", ("f1",), max_new_tokens=5)
     example = Example("abcdx\n", ("ab\n",), answers=(("ab",),))
@@ -240,7 +228,7 @@ def test_a_generated_answer_has_room_within_what_the_model_can_read():
 
 
 @pytest.mark.parametrize("name", ASSETS)
-@pytest.mark.filterwarnings("ignore:1 of 1 train prompts lose their beginning")
+@pytest.mark.filterwarnings("ignore:1 of 1 train prompts are cut at the beginning")
 def test_a_cut_prompt_still_ends_where_the_label_word_follows(name):
     tokenizer = pocket(name)
     cut = encode(tokenizer, REVIEW, WORDS, max_length=5)

@@ -61,7 +61,11 @@ class Setting:
 @pytest.fixture(scope="module", params=ASSETS)
 def setting(request):
     base = load_base(request.param, embedded=True, device=torch.device("cpu"), dtype="float32")
-    return Setting(base, prompts_of_mixed_length(base.tokenizer))
+    made = Setting(base, prompts_of_mixed_length(base.tokenizer))
+    lengths = {len(example.prefix) for example in made.examples}
+    assert min(lengths) <= 3 < 55 <= max(lengths)
+    assert len(lengths) > 20
+    return made
 
 
 def phrases(texts):
@@ -80,13 +84,6 @@ def close(found, expected, tolerance=1e-5):
 
 
 # Parity with the plain rule
-
-
-def test_the_prompts_are_of_all_lengths(setting):
-    lengths = sorted(len(example.prefix) for example in setting.examples)
-    assert lengths[0] <= 3
-    assert lengths[-1] >= 55
-    assert len(set(lengths)) > 20
 
 
 @pytest.mark.parametrize("side", [None, "left", "right"])
@@ -183,7 +180,7 @@ def test_padding_order_and_splitting_move_the_loss_by_rounding_only(setting, los
 def test_padding_stays_within_what_the_model_can_read(setting):
     context = setting.base.context
     text = " ".join(setting.texts)
-    with pytest.warns(UserWarning, match="lose their beginning"):
+    with pytest.warns(UserWarning, match="are cut at the beginning"):
         evaluator, encoded = setting.scored([Example(text, PHRASES), Example("It was", PHRASES)])
     assert len(encoded[0].prefix) + max(map(len, encoded[0].options)) == context
     whole = float(evaluator.loss(*evaluator.batches(encoded)))
@@ -253,7 +250,7 @@ def test_a_loss_is_one_forward_of_little_padding_and_few_logits(setting):
 # The score of a split
 
 
-@pytest.mark.parametrize("batch_size", [1, 4, 64])
+@pytest.mark.parametrize("batch_size", [1, 64])
 def test_a_score_does_not_depend_on_batches_or_order(setting, batch_size):
     for evaluator, encoded in (
         (setting.evaluator, setting.examples),
@@ -269,21 +266,6 @@ def test_any_right_option_is_a_hit(setting):
     examples = [replace(e, correct=tuple(range(len(e.options)))) for e in phrases(setting.texts)]
     evaluator, encoded = setting.scored(examples)
     assert evaluator.score(encoded).metrics == {"accuracy": 1.0}
-
-
-def test_an_evaluation_is_repeatable_bit_for_bit(setting):
-    batches = setting.evaluator.batches(setting.examples)
-    assert torch.equal(setting.evaluator.loss(*batches), setting.evaluator.loss(*batches))
-
-
-def test_a_loss_has_a_gradient_where_one_is_wanted(setting):
-    """First-order methods need it."""
-    for loss in ("options", "answer"):
-        evaluator, encoded = setting.scored(phrases(setting.texts[:4]), loss=loss)
-        weight = setting.base.model.get_input_embeddings().weight.requires_grad_(True)
-        (gradient,) = torch.autograd.grad(evaluator.loss(*evaluator.batches(encoded)), weight)
-        weight.requires_grad_(False)
-        assert float(gradient.norm()) > 0
 
 
 # Noise
@@ -302,14 +284,10 @@ def test_injected_noise_is_a_function_of_seed_and_place():
     loss = torch.tensor(0.0)
     first, again, other = (Noise(std=1.0, seed=seed).disturb(loss, "train", 3, 0) for seed in (5, 5, 6))
     assert first == again != other
+    assert Noise(std=0.0).disturb(loss, "train", 0, 0) is loss
     state = torch.get_rng_state()
     Noise(std=1.0).disturb(loss, "train", 0, 0)
     assert torch.equal(torch.get_rng_state(), state)
-
-
-def test_no_noise_leaves_the_loss_as_it_is():
-    loss = torch.tensor(0.1)
-    assert Noise(std=0.0).disturb(loss, "train", 0, 0) is loss
 
 
 def test_variants_are_the_same_examples_in_other_orders_with_wider_padding(setting):

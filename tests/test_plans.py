@@ -162,7 +162,7 @@ values = st.recursive(
 )
 
 
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=60)
 @given(values)
 def test_hydra_reads_back_every_value(value):
     override = OverridesParser.create().parse_override(word("key", value))

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from _pytest.mark import ParameterSet
 
 from zo_runner import cli
 
@@ -54,7 +55,13 @@ def test_readme_has_commands() -> None:
     assert len(COMMANDS) >= 8
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+def by_speed(commands: list[str]) -> list[ParameterSet]:
+    """Multiruns, sweeps, probes and calibrations take a while; of the others, one of each kind is in every suite."""
+    long = ("-m ", "+sweeps=", "job=probe", "=auto")
+    return [pytest.param(c, marks=pytest.mark.slow if any(word in c for word in long) else ()) for c in commands]
+
+
+@pytest.mark.parametrize("command", by_speed(COMMANDS))
 def test_command_runs(command: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     words = shlex.split(command, comments=True)[1:]
     if "job=table" in words:
@@ -100,7 +107,7 @@ def test_the_documentation_of_tasks_shows_each_family_as_jsonl_and_csv() -> None
     assert len(FILES) == 7
 
 
-@pytest.mark.parametrize("command", commands(TASKS))
+@pytest.mark.parametrize("command", by_speed(commands(TASKS)))
 def test_a_documented_task_runs(command: str, documented_files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     words = shlex.split(command, comments=True)[1:]
     pocket = any(word.startswith("task=pocket") for word in words)

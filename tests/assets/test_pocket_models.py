@@ -58,6 +58,7 @@ def test_the_checkpoint_belongs_to_the_current_recipe(name: str) -> None:
     assert record["weights_sha256"] == pretrain.file_sha256(asset_path(name) / "model.safetensors")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ASSETS)
 def test_a_rerun_starts_with_the_recorded_losses(name: str) -> None:
     recipe = pretrain.RECIPES[name]
@@ -79,6 +80,7 @@ def test_zero_shot_is_above_chance_and_leaves_room(
     assert low < load_prompts(name, task, rows).accuracy(load_model(name)) < 0.75
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ASSETS)
 def test_first_order_lora_solves_sentiment(
     name: str, load_model: Callable[[str], PreTrainedModel], load_prompts: Callable[..., Any]

@@ -243,8 +243,8 @@ def test_a_prompt_longer_than_the_model_reads_is_cut_and_said(tmp_path):
     assert ended.code == 0, ended.err
     (line,) = ended.err.splitlines()
     assert re.fullmatch(
-        r"zo-run: warning: 1 of 4 train prompts lose their beginning: the longest has \d+ tokens, and task\.max_length "
-        r"or the model allows 256 with the option",
+        r"zo-run: warning: 1 of 4 train prompts are cut at the beginning: the longest has \d+ tokens; the limit is 256 "
+        r"with the option \(task\.max_length or the model's\)",
         line,
     )
 

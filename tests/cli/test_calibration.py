@@ -40,21 +40,17 @@ def test_calibration_is_charged_and_the_rest_of_the_budget_is_trained(name, tmp_
 
 
 def test_the_rate_follows_the_curvature_and_never_rises_above_the_first(tmp_path):
-    words = ("budget.queries=150", "method.lr_scale=0.5", "calibration.every=1", "calibration.walk=null")
+    words = ("budget.queries=100", "method.lr_scale=0.5", "calibration.every=1", "calibration.walk=null")
     _, journal, _ = calibrated(tmp_path, *words)
     rates = [row["lr"] for row in journal]
     assert len(set(rates)) > 10
     assert max(rates) == rates[0]
 
 
-def test_without_readings_on_the_way_the_rate_stays(tmp_path):
-    result, journal, _ = calibrated(tmp_path, "calibration.every=0")
+def test_without_readings_on_the_way_the_rate_stays_it_repeats_and_a_number_in_its_place_takes_the_same_steps(tmp_path):
+    result, journal, _ = calibrated(tmp_path / "auto", "calibration.every=0")
     assert result["queries"]["calibration"] == 5 * 4
     assert {row["lr"] for row in journal} == {result["lr"]}
-
-
-def test_it_repeats_and_a_number_in_its_place_takes_the_same_steps(tmp_path):
-    result, journal, _ = calibrated(tmp_path / "auto", "calibration.every=0")
     again, repeated, _ = calibrated(tmp_path / "again", "calibration.every=0")
     assert again["calibration"] == result["calibration"]
     assert repeated == journal
@@ -78,32 +74,28 @@ def test_the_rate_keeps_the_walk_of_a_within_what_is_allowed(tmp_path):
     double, _, _ = calibrated(tmp_path / "2", "calibration.walk=0.002")
     assert one["lr"] == one["calibration"]["lr_max"]
     assert double["lr"] == pytest.approx(2 * one["lr"])
-    longer, _, _ = calibrated(tmp_path / "3", "calibration.walk=0.001", "budget.queries=400")
+    longer, _, _ = calibrated(tmp_path / "3", "calibration.walk=0.001", "budget.queries=160")
     ratio = math.sqrt(longer["budget"]["queries"] / one["budget"]["queries"])
     assert one["lr"] == pytest.approx(ratio * longer["lr"])
 
 
-def test_a_radius_is_chosen_and_used(tmp_path):
+def test_a_radius_is_chosen_and_used_and_the_table_shows_what_was_chosen(tmp_path):
     result, _, _ = calibrated(tmp_path, "method.eps=auto")
     found = result["calibration"]
     assert f"{found['eps']:g}" in found["fd_snr_db"]
     assert found["fd_snr_db"][f"{found['eps']:g}"] >= 20
+    ended = zo_run("job=table", f"runtime.root={tmp_path}")
+    assert f"auto: {result['lr']:.2g}" in ended.out
 
 
 def test_drowned_in_noise_it_says_so_and_takes_the_documented_rate(tmp_path):
     noise = ("noise=injected", "noise.std=1e9", "noise.repeats=4")
-    result, _, ended = calibrated(tmp_path, *noise, "calibration.probes=16", "budget.queries=300")
+    result, _, ended = calibrated(tmp_path, *noise, "calibration.probes=16", "budget.queries=100")
     assert result["lr"] == 7e-3
     assert (
         "zo-run: warning: the curvature drowns in evaluation noise: lr=0.007 is the method's documented one"
         in ended.err
     )
-
-
-def test_the_table_shows_what_was_chosen(tmp_path):
-    result, _, _ = calibrated(tmp_path)
-    ended = zo_run("job=table", f"runtime.root={tmp_path}")
-    assert f"auto: {result['lr']:.2g}" in ended.out
 
 
 @pytest.mark.parametrize(

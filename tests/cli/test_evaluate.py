@@ -1,12 +1,15 @@
 """job=evaluate: the score of a model without training, alone, after solved examples, or with a saved adapter."""
 
+import functools
+
 import pytest
 
-from tests.cli.helpers import SMALL, read_json, read_jsonl, runs_below, the_run, zo_run
+from tests.cli.helpers import SMALL, read_json, read_jsonl, the_run, zo_run
 from zo_runner.jobs.evaluate import with_shots
 from zo_runner.tasks.base import Example
 
 SIZES = ("task.num_train=64", "task.num_dev=32", "task.num_test=64", "tracker=none")
+TRAINED_SIZES = tuple(word for word in SMALL if word.startswith("task."))
 
 
 def evaluate(root, *words):
@@ -14,6 +17,20 @@ def evaluate(root, *words):
     ended = zo_run("job=evaluate", *SIZES, f"runtime.root={root}", *words)
     assert ended.code == 0, ended.err
     return read_json(the_run(root) / "result.json"), ended
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """The run of a method, by name, at a rate that moves its scores."""
+
+    @functools.cache
+    def run(method):
+        root, lr = tmp_path_factory.mktemp(method), {"ar1zo": "0.05", "mezo": "5e-4"}[method]
+        words = (*SMALL, f"method={method}", f"method.lr={lr}", "budget.queries=20", "budget.eval_every=10")
+        assert zo_run(*words, f"runtime.root={root}").code == 0
+        return the_run(root)
+
+    return run
 
 
 @pytest.mark.parametrize("model", ["pocket_opt", "pocket_qwen3"])
@@ -27,35 +44,34 @@ def test_a_score_does_not_depend_on_the_batch_size(model, tmp_path):
     assert {file.name for file in the_run(tmp_path / "1").iterdir()} == {"config.yaml", "meta.json", "result.json"}
 
 
-def test_the_same_evaluation_is_not_made_twice(tmp_path):
+def test_the_same_evaluation_is_not_made_twice_and_does_not_enter_a_table(tmp_path):
     first, _ = evaluate(tmp_path)
     ended = zo_run("job=evaluate", *SIZES, f"runtime.root={tmp_path}", "rank=3")
     assert "cached" in ended.out
     assert ended.err == "zo-run: warning: rank has no effect: job=evaluate trains nothing\n"
     assert read_json(the_run(tmp_path) / "result.json") == first
+    ended = zo_run("job=table", f"runtime.root={tmp_path}")
+    assert (ended.code, ended.out) == (1, "")
+    assert ended.err.startswith("zo-run: error: No table: no run below ")
 
 
-def test_it_is_the_zero_shot_score_that_training_starts_from(tmp_path):
-    result, _ = evaluate(tmp_path / "evaluated", "evaluate.split=dev")
-    assert zo_run("budget=smoke", *SIZES, f"runtime.root={tmp_path / 'trained'}").code == 0
-    first = next(e for e in read_jsonl(the_run(tmp_path / "trained") / "metrics.jsonl") if "dev/loss" in e)
+def test_it_is_the_zero_shot_score_that_training_starts_from(trained, tmp_path):
+    result, _ = evaluate(tmp_path, *TRAINED_SIZES, "evaluate.split=dev")
+    first = next(e for e in read_jsonl(trained("ar1zo") / "metrics.jsonl") if "dev/loss" in e)
     expected = {"loss": pytest.approx(first["dev/loss"], rel=1e-6), "accuracy": first["dev/accuracy"]}
     assert result["metrics"]["dev"] == expected
 
 
 @pytest.mark.parametrize(("method", "saved"), [("ar1zo", "best"), ("ar1zo", "adapter"), ("mezo", "best")])
-def test_what_a_run_saved_scores_what_the_run_reported(method, saved, tmp_path):
-    trained = tmp_path / "trained"
-    lr = {"ar1zo": "method.lr=0.05", "mezo": "method.lr=5e-4"}[method]
-    assert zo_run(*SMALL, f"method={method}", lr, "budget.eval_every=10", f"runtime.root={trained}").code == 0
-    run = the_run(trained)
-    test = read_json(run / "result.json")["metrics"]["test"]["last" if saved == "adapter" else "best"]
-    words = [word for word in SMALL if word.startswith("task.")]
-    result, ended = evaluate(tmp_path / "evaluated", *words, f"evaluate.adapter={run / saved}", "batch_size=64")
+def test_what_a_run_saved_scores_what_the_run_reported(method, saved, trained, tmp_path):
+    run = trained(method)
+    metrics = read_json(run / "result.json")["metrics"]
+    test = metrics["test"]["last" if saved == "adapter" else "best"]
+    words = (*TRAINED_SIZES, f"evaluate.adapter={run / saved}", "batch_size=64")
+    result, ended = evaluate(tmp_path, *words)
     assert result["metrics"]["test"] == pytest.approx(test, abs=1e-6)
     assert ended.out.startswith(f"pocket_opt with {run / saved}: test ")
-    untouched, _ = evaluate(tmp_path / "base", *words)
-    assert untouched["metrics"]["test"]["loss"] != pytest.approx(test["loss"], abs=1e-6)
+    assert metrics["dev"]["best"]["loss"] != pytest.approx(metrics["dev"]["zero_shot"]["loss"], abs=1e-6)
 
 
 def test_shots_are_solved_training_examples_with_blank_lines_between(tmp_path):
@@ -110,15 +126,3 @@ def test_mezos_bos_stands_first_and_is_in_the_record(tmp_path):
     native, mezo = (read_json(the_run(tmp_path / b) / "meta.json")["first_prompt"]["ids"] for b in ("native", "mezo"))
     assert (native[0], mezo[0]) == (2, 0)
     assert native[1:] == mezo[1:]
-
-
-def test_an_evaluation_does_not_enter_a_table(tmp_path):
-    evaluate(tmp_path)
-    ended = zo_run("job=table", f"runtime.root={tmp_path}")
-    assert (ended.code, ended.out) == (1, "")
-    assert ended.err.startswith("zo-run: error: No table: no run below ")
-    assert zo_run(*SMALL, f"runtime.root={tmp_path}").code == 0
-    ended = zo_run("job=table", f"runtime.root={tmp_path}")
-    assert ended.code == 0
-    assert ended.out.count("| ar1zo") == 1
-    assert len(runs_below(tmp_path)) == 2

@@ -54,8 +54,7 @@ def test_a_zeroth_order_run_saves_nothing_for_a_backward(method, watched, tmp_pa
     assert watched["saved"] == 0
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-@pytest.mark.parametrize("method", FIRST_ORDER)
+@pytest.mark.parametrize(("method", "dtype"), [*((m, "float32") for m in FIRST_ORDER), ("fo_adamw", "bfloat16")])
 def test_a_first_order_run_charges_three_queries_a_step_and_leaves_the_base_alone(method, dtype, watched, tmp_path):
     result, run, _ = train(tmp_path, f"method={method}", f"runtime.dtype={dtype}", "budget.queries=20")
     assert watched["saved"] > 0

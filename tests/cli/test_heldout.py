@@ -28,15 +28,8 @@ def test_a_test_left_unread_is_read_later_from_what_was_saved(method, tmp_path):
     assert not (run / "last").exists()
 
 
-def test_a_test_that_was_read_is_not_read_again(tmp_path):
-    assert zo_run(*WORDS, f"runtime.root={tmp_path}").code == 0
-    before = snapshot(tmp_path)
-    again = zo_run(*WORDS, "runtime.test=false", f"runtime.root={tmp_path}")
-    assert "cached, done" in again.out
-    assert snapshot(tmp_path) == before
-
-
-def test_without_test_a_run_left_unread_is_found(tmp_path):
-    for expected in (False, True):
-        ended = zo_run(*WORDS, "runtime.test=false", f"runtime.root={tmp_path}")
-        assert ("cached" in ended.out) is expected
+def test_only_a_test_that_was_not_read_is_read_later(tmp_path):
+    for test, cached in (("false", False), ("false", True), ("true", False), ("false", True)):
+        before = snapshot(tmp_path)
+        ended = zo_run(*WORDS, f"runtime.test={test}", f"runtime.root={tmp_path}")
+        assert ("cached, done" in ended.out, snapshot(tmp_path) == before) == (cached, cached)

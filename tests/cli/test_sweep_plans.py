@@ -5,14 +5,21 @@ import pytest
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import OmegaConf
 
-from tests.cli.helpers import compose, zo_run
+from tests.cli.helpers import compose, configure, zo_run
 from zo_runner import cli
 from zo_runner.jobs.sweeps.sweep import sweep_runs
 
 SWEEPS = {file.stem: OmegaConf.load(file).sweep for file in sorted((cli.HOME / "sweeps").iterdir())}
 
 
-@pytest.mark.parametrize(("name", "scale"), [(name, scale) for name, s in SWEEPS.items() for scale in s.scales])
+PLANS = [
+    pytest.param(name, scale, marks=pytest.mark.slow if scale == "paper" else ())
+    for name, sweep in SWEEPS.items()
+    for scale in sweep.scales
+]
+
+
+@pytest.mark.parametrize(("name", "scale"), PLANS)
 def test_every_sweep_plans_every_run_offline_and_writes_nothing(name, scale, tmp_path):
     words = (f"+sweeps={name}", f"scale={scale}", "sweep.dry_run=true", "seed=0")
     ended = zo_run("-m", *words, f"runtime.root={tmp_path / 'runs'}")
@@ -44,10 +51,12 @@ def test_a_bad_sweep_ends_before_its_first_run(words, told, tmp_path):
     assert not (tmp_path / "runs").exists()
 
 
-@pytest.mark.parametrize(("name", "scale"), [("main_opt", "pocket"), ("noise", "pocket"), ("signal_noise", "pocket")])
-def test_a_planned_run_is_what_its_command_composes_to(name, scale):
+@pytest.mark.parametrize(
+    "name", ["noise", *(pytest.param(n, marks=pytest.mark.slow) for n in ("main_opt", "signal_noise"))]
+)
+def test_a_planned_run_is_what_its_command_composes_to(name):
     """A plan puts configurations together from parts; Hydra composes the same from the whole command."""
-    cfg = compose(f"+sweeps={name}", f"scale={scale}")
+    cfg = compose(f"+sweeps={name}", "scale=pocket")
     GlobalHydra.instance().clear()
     with hydra.initialize_config_dir(str(cli.HOME / "conf"), version_base="1.3"):
         runs = sweep_runs(cfg, ["rank=4", "alpha=3e-1"])
@@ -55,3 +64,8 @@ def test_a_planned_run_is_what_its_command_composes_to(name, scale):
         for job in jobs:
             whole = hydra.compose("run", job.words)
             assert OmegaConf.to_yaml(job.cfg, resolve=True) == OmegaConf.to_yaml(whole, resolve=True)
+
+
+def test_what_tests_configure_is_what_hydra_composes():
+    words = ("method=mezo", "model=pocket_qwen3", "rank=3", "method.lr=auto", "probe.ranks=[2]", "budget.tokens=2e3")
+    assert OmegaConf.to_yaml(configure(*words), resolve=True) == OmegaConf.to_yaml(compose(*words), resolve=True)

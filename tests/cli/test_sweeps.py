@@ -1,17 +1,18 @@
 """Named sweeps, end to end: two stages, nothing twice, nothing lost, whoever runs them and however they are stopped."""
 
 import json
+import time
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
-from tests.cli.helpers import read_json, runs_below, snapshot, zo_run
+from tests.cli.helpers import FORK, at_once, read_json, runs_below, snapshot, zo_run
 
 # Two rows of two configurations on one tuning seed, two seeds: eight runs, two of which stage two only completes.
 TINY = (
     *("-m", "+sweeps=rank_grid", "method=naive_atom,ar1zo", "rank=4", "seed=0,1", "batch_size=4", "tracker=none"),
-    *("budget.queries=40", "budget.eval_every=20", "calibration.probes=2", "noise=none", "runtime.threads=1"),
+    *("budget.queries=24", "budget.eval_every=12", "calibration.probes=2", "noise=none", "runtime.threads=1"),
     *("task.num_train=64", "task.num_dev=32", "task.num_test=32"),
 )
 TRIALS, FINALS, RUNS = 4, 4, 6
@@ -129,11 +130,69 @@ def test_job_report_writes_what_there_is_and_says_what_is_missing(swept, root, t
 def test_a_plan_says_what_is_done_and_how_long_the_rest_takes(swept, root):
     done = zo_run(*TINY, f"runtime.root={root}", "sweep.dry_run=true").out
     assert (done.count("  done  zo-run "), done.count("  open  zo-run ")) == (TRIALS + FINALS, 0)
-    assert f"in all: {40 * (TRIALS + FINALS)} queries" in done
-    more = zo_run(
-        *(word for word in TINY if not word.startswith("seed=")), f"runtime.root={root}", "sweep.dry_run=true"
-    )
+    assert f"in all: {24 * (TRIALS + FINALS)} queries" in done
+    words = [word for word in TINY if not word.startswith("seed=")]
+    more = zo_run(*words, f"runtime.root={root}", "sweep.dry_run=true")
     assert more.out.count("  open  zo-run ") == 2
     results = [json.loads((run / "result.json").read_text()) for run in runs_below(root)]
     hours = float(more.out.split("hours left: ")[1].split(",")[0])
     assert hours <= max(result["seconds"]["total"] for result in results) * 3 / 3600 + 0.01
+
+
+# Stopped, and together
+
+
+def made_by(out):
+    """How many runs a process has made or completed."""
+    return sum(": done; " in line for line in out.splitlines())
+
+
+@pytest.mark.slow
+def test_a_killed_sweep_goes_on_where_it_was_and_ends_in_the_same_table(swept, root, tmp_path):
+    words = (*TINY, f"runtime.root={tmp_path}")
+    process = FORK.Process(target=zo_run, args=words)
+    process.start()
+    while len(finished(tmp_path)) < 3:
+        assert process.is_alive()
+        time.sleep(0.02)
+    process.kill()
+    process.join()
+    kept = {run: (run / "result.json").stat().st_mtime_ns for run in finished(tmp_path)}
+    again = zo_run(*words)
+    assert again.code == 0, again.err
+    assert made_by(again.out) >= RUNS - len(kept)
+    untouched = [run for run, when in kept.items() if (run / "result.json").stat().st_mtime_ns == when]
+    assert len(untouched) >= len(kept) - 2  # at most those that stage two completed were written again
+    assert len(runs_below(tmp_path)) == RUNS
+    pd.testing.assert_frame_equal(table(tmp_path), table(root))
+
+
+def test_two_processes_share_a_sweep_without_doing_or_losing_anything_twice(swept, root, tmp_path):
+    words = (*TINY, f"runtime.root={tmp_path}")
+    ends = at_once(words, words)
+    assert [ended.code for ended in ends] == [0, 0], ends
+    assert sum(made_by(ended.out) for ended in ends) == TRIALS + FINALS
+    assert len(runs_below(tmp_path)) == RUNS
+    assert not list(tmp_path.glob(".*.lock"))
+    pd.testing.assert_frame_equal(table(tmp_path), table(root))
+
+
+@pytest.mark.slow
+def test_two_workers_of_joblib_make_the_same_table(swept, root, tmp_path):
+    done = zo_run(*TINY, "hydra/launcher=joblib", "hydra.launcher.n_jobs=2", f"runtime.root={tmp_path}")
+    assert done.code == 0, done.err
+    assert len(runs_below(tmp_path)) == RUNS
+    pd.testing.assert_frame_equal(table(tmp_path), table(root))
+
+
+def test_a_failing_row_is_named_and_the_others_run(tmp_path):
+    blocked = tmp_path / "pocket_sentiment" / "pocket_opt" / "naive_atom"
+    blocked.parent.mkdir(parents=True)
+    blocked.write_text("a file where a folder must be")
+    ended = zo_run(*TINY, "seed=0", f"runtime.root={tmp_path}")
+    assert ended.code == 1
+    assert "zo-run: failed: naive_atom {'method.lr_scale': 0.1} seed=0" in ended.err
+    assert ended.err.splitlines()[-1] == "zo-run: error: 2 runs failed and 0 tables were refused."
+    frame = table(tmp_path).set_index("method")
+    assert frame.loc["ar1zo", "n"] == 1
+    assert (frame.loc["naive_atom", "n"], frame.loc["naive_atom", "missing"]) == (0, 1)

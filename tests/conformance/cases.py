@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from omegaconf import OmegaConf
 
-from zo_runner.config.validation import build
+from zo_runner.config.instantiate import build
 from zo_runner.methods.atoms import lora_alpha
 from zo_runner.methods.random import normal
 

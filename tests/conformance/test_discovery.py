@@ -6,7 +6,7 @@ import pkgutil
 
 import zo_runner.methods
 from tests.conformance.cases import METHODS
-from zo_runner.config.validation import build
+from zo_runner.config.instantiate import build
 from zo_runner.methods import FirstOrder, Method, ZerothOrder
 
 BASES = {Method, ZerothOrder, FirstOrder}

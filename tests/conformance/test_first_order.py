@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from tests.conformance.cases import FIRST_ORDER, METHODS, Problem, groups_of, method_of, same_bits
-from zo_runner.config.validation import build
+from zo_runner.config.instantiate import build
 from zo_runner.errors import Diverged
 
 STEPS = 7

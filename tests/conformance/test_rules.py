@@ -33,7 +33,7 @@ from tests.conformance.cases import (
 )
 from tests.conformance.rules import assert_probe_leaves_every_bit, assert_updates_along_what_was_perturbed
 from zo_runner.errors import Diverged
-from zo_runner.methods.directions import losses_along
+from zo_runner.methods.queries import losses_along
 from zo_runner.methods.random import normal
 
 # Longer than any cycle of atoms here, and than the period at which low-rank methods refresh.

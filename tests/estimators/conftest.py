@@ -11,7 +11,7 @@ from transformers import OPTConfig, OPTForCausalLM, PreTrainedModel, Qwen3Config
 
 from tests.conformance.cases import CASES, METHODS, ZEROTH_ORDER
 from zo_runner.assets import ASSETS, asset_path
-from zo_runner.config.validation import build
+from zo_runner.config.instantiate import build
 from zo_runner.methods.random import generator
 from zo_runner.models.base_model import load_base
 from zo_runner.models.encoding import Encoded, Encoder

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from tests.conformance.cases import direction_of, flatten
-from zo_runner.config.validation import build
+from zo_runner.config.instantiate import build
 from zo_runner.methods import AR1ZO
 from zo_runner.methods.random import generator, normal
 from zo_runner.models.lora import attach_lora, dense_groups, lora_groups

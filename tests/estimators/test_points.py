@@ -7,8 +7,9 @@ import torch
 
 from tests.conformance.cases import CASES, same_bits
 from tests.estimators.test_language_models import parts_of
-from zo_runner.config.validation import build
-from zo_runner.methods.directions import LowRankPart, finite, losses_at, move
+from zo_runner.config.instantiate import build
+from zo_runner.methods.directions import LowRankPart, move
+from zo_runner.methods.queries import finite, losses_at
 from zo_runner.methods.random import generator, normal
 from zo_runner.models import atom_folding
 from zo_runner.models.atom_folding import Fold

@@ -9,6 +9,7 @@ from omegaconf import OmegaConf
 
 from tests.cli.helpers import SMALL, configure, zo_run
 from zo_runner.config import validation
+from zo_runner.config.instantiate import build
 from zo_runner.config.schema import HOME
 from zo_runner.errors import UserError
 from zo_runner.jobs.sweeps.plan import plan
@@ -66,7 +67,7 @@ def test_only_methods_and_tasks_are_built(target):
     with pytest.raises(
         UserError, match=r"\AInvalid _target_: .*\. Must be a class of zo_runner\.methods or zo_runner\.ta"
     ):
-        validation.build({"_target_": target, "_partial_": True})
+        build({"_target_": target, "_partial_": True})
 
 
 @pytest.mark.parametrize(
@@ -93,14 +94,14 @@ def test_nothing_is_built_further_down_and_no_other_instruction_counts(extra, tm
     node = json.loads(json.dumps({**MEZO, **extra}).replace("PROOF", f"touch {proof}"))
     for given in (node, OmegaConf.create(node)):
         with pytest.raises(UserError, match=r"\AInvalid _(target|args|partial|recursive|convert)_: "):
-            validation.build(given)
+            build(given)
     assert not proof.exists()
 
 
 def test_an_interpolation_cannot_smuggle_a_target_in():
     whole = OmegaConf.create({"path": "os", "method": {**MEZO, "_target_": "${path}.system"}})
     with pytest.raises(UserError, match=r"Invalid _target_: 'os\.system'"):
-        validation.build(whole.method)
+        build(whole.method)
 
 
 def test_a_refused_target_imports_nothing(tmp_path):
@@ -108,7 +109,7 @@ def test_a_refused_target_imports_nothing(tmp_path):
     with mock.patch.object(sys, "path", [str(tmp_path), *sys.path]):
         for target in ("evil_module.f", "zo_runner.methods.evil_module.f", "zo_runner.tasks.evil_module.F"):
             with pytest.raises(UserError):
-                validation.build({"_target_": target})
+                build({"_target_": target})
     assert not (tmp_path / "proof").exists()
 
 

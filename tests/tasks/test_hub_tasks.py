@@ -4,7 +4,7 @@ import pytest
 
 from tests.cli.helpers import configure
 from tests.tasks.helpers import INT, INTS, LONG, TEXT, TEXTS, TRUTH, repository, struct
-from zo_runner.config.validation import build
+from zo_runner.config.instantiate import build
 from zo_runner.tasks.base import Example
 
 SUPER_GLUE = {"idx": INT, "label": LONG}
@@ -166,14 +166,10 @@ def test_a_row_of_the_real_form_becomes_the_published_prompt(name, tmp_path):
 
 
 @pytest.mark.parametrize("name", ROWS)
-def test_sizes_are_mezos_except_where_the_data_has_fewer(name):
+def test_sizes_loss_and_metric_are_mezos_except_where_the_data_has_fewer(name):
     node = configure(f"task={name}").task
     assert (node.num_train, node.num_dev, node.num_test) == SIZES.get(name, (1000, 500, 1000))
-
-
-@pytest.mark.parametrize("name", ROWS)
-def test_the_loss_and_the_metric_are_mezos(name):
-    scoring = build(configure(f"task={name}").task)().scoring
+    scoring = build(node)().scoring
     written = name in ("copa", "record", "squad", "drop")
     assert scoring.loss == ("answer" if written else "options")
     assert scoring.metrics[0] == ("f1" if name in ("squad", "drop") else "accuracy")

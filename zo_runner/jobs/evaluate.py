@@ -18,7 +18,7 @@ from zo_runner.records.result import EvaluateResult
 from zo_runner.records.run_directory import RunDirectory
 from zo_runner.seeds import fold_in
 from zo_runner.tasks.base import Example
-from zo_runner.training.memory import PeakMemory
+from zo_runner.training.memory import peak_memory, reset_peak_memory
 
 BETWEEN_SHOTS = "\n\n"
 
@@ -35,7 +35,7 @@ def execute(cfg: DictConfig, known: dict[str, Any], directory: RunDirectory) -> 
         UserError: bad input, found before anything is written.
     """
     started = time.perf_counter()
-    memory = PeakMemory()
+    reset_peak_memory()
     on = task_setup(cfg)
     examples = getattr(on.splits, cfg.evaluate.split)
     if cfg.evaluate.shots:
@@ -57,7 +57,7 @@ def execute(cfg: DictConfig, known: dict[str, Any], directory: RunDirectory) -> 
         metrics={cfg.evaluate.split: score.as_dict()},
         examples=len(examples),
         seconds={"eval": now - begun, "total": now - started},
-        peak_memory_bytes=memory.read(*on.base.devices),
+        **peak_memory(*on.base.devices),
     )
     directory.finish(result)
     return result

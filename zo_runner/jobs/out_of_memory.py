@@ -5,7 +5,7 @@ from contextlib import contextmanager
 
 from omegaconf import DictConfig
 
-from zo_runner.config.validation import queries_slopes
+from zo_runner.config.derived import queries_slopes
 from zo_runner.errors import Fault, is_shortage
 
 # What a person would call the phases of the ledger, and the one before them.

@@ -17,7 +17,7 @@ from zo_runner.records.provenance import environment
 from zo_runner.records.result import ProbeResult
 from zo_runner.records.run_directory import RunDirectory
 from zo_runner.reporting import probe_report
-from zo_runner.training.memory import PeakMemory
+from zo_runner.training.memory import peak_memory, reset_peak_memory
 
 
 def execute(cfg: DictConfig, known: dict[str, Any], directory: RunDirectory) -> ProbeResult:
@@ -32,7 +32,7 @@ def execute(cfg: DictConfig, known: dict[str, Any], directory: RunDirectory) -> 
         UserError: bad input, found before anything is written.
     """
     started = time.perf_counter()
-    memory = PeakMemory()
+    reset_peak_memory()
     on = task_setup(cfg)
     train = on.encoder.encode(on.splits.train, "train")
     study = Study(cfg, on, train)
@@ -50,7 +50,7 @@ def execute(cfg: DictConfig, known: dict[str, Any], directory: RunDirectory) -> 
         cells=len(cells),
         queries={"probe": study.ledger.queries["train"], "noise": study.ledger.queries["noise"]},
         seconds={"total": time.perf_counter() - started},
-        peak_memory_bytes=memory.read(*on.base.devices),
+        **peak_memory(*on.base.devices),
         report=text,
     )
     directory.finish(result)

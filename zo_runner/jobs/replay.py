@@ -25,7 +25,7 @@ from zo_runner.config.identity import identify_model
 from zo_runner.config.schema import RunConfig
 from zo_runner.errors import Fault, invalid
 from zo_runner.jobs.assemble import method_of, model_and_groups
-from zo_runner.methods.base import Method, ZerothOrder
+from zo_runner.methods.base import Method
 from zo_runner.models import lora
 from zo_runner.models.base_model import load_base, pick_device, set_threads
 from zo_runner.records import journal
@@ -119,7 +119,7 @@ def replay(
     now = {**environment(), "device": str(base.device), "threads": set_threads(base.model, threads)}
     model, groups = model_and_groups(cfg, base)
     method = method_of(cfg, groups, cfg.seeds.direction)
-    if not isinstance(method, ZerothOrder):
+    if not method.replayable:
         allowed = "a run of a zeroth-order method: gradients are not in the journal"
         raise invalid("run", str(folder), allowed)
     started = time.perf_counter()

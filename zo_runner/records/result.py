@@ -66,6 +66,7 @@ class RunResult:
         status: done, diverged, interrupted or failed; missing for a planned run without a result.
         error: reason of the status, None for done.
         peak_memory_bytes: of the process or the accelerator.
+        peak_memory_of: kind of memory that `peak_memory_bytes` counts.
     """
 
     job: str
@@ -77,6 +78,7 @@ class RunResult:
     status: str
     error: str | None = None
     peak_memory_bytes: int | None = None
+    peak_memory_of: str = ""
 
     @property
     def finished(self) -> bool:
@@ -137,8 +139,7 @@ class TrainResult(RunResult):
         signal: last readings of the signal meter.
         coverage: of the atoms, None for methods that query all at once.
         objective: best dev loss, None before the first evaluation.
-        memory_bytes: of tensors: model, inference, step.
-        peak_memory_of: kind of memory that `peak_memory_bytes` counts.
+        memory_bytes: of tensors: model, inference, step; empty where it was not measured.
     """
 
     method: str
@@ -163,7 +164,6 @@ class TrainResult(RunResult):
     coverage: dict[str, Any] | None = None
     objective: float | None = None
     memory_bytes: dict[str, int | None] = field(default_factory=dict)
-    peak_memory_of: str = ""
 
     @property
     def label(self) -> str:

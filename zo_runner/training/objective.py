@@ -11,8 +11,9 @@ from dataclasses import dataclass
 
 import torch
 
-from zo_runner.methods.directions import BatchedObjective, Closure, Direction, reads_at_once
+from zo_runner.methods.directions import Direction
 from zo_runner.methods.first_order import QUERIES_PER_GRADIENT
+from zo_runner.methods.queries import BatchedObjective, Closure, reads_at_once
 from zo_runner.models.batching import Batch, PromptBatch
 from zo_runner.models.encoding import Encoded
 from zo_runner.models.loss import TaskLoss
