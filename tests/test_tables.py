@@ -10,8 +10,7 @@ import pytest
 
 from tests.made_results import cells, hole, result, without_adapter
 from zo_runner.errors import UserError
-from zo_runner.reporting.tables import score_table, tables
-from zo_runner.reporting.tables.aggregate import sections
+from zo_runner.reporting.tables import tables
 from zo_runner.reporting.tables.tables import Protocol, Search
 
 SIX = {f"{name}.{suffix}" for name in ("table", "cost") for suffix in ("md", "csv", "tex")}
@@ -91,14 +90,6 @@ def test_perplexity_is_no_percentage():
     assert not any("%" in title for title in texts)
 
 
-def test_rows_that_were_not_granted_the_same_leave_no_files(tmp_path):
-    text, refused = write([result("a"), result("b", budget__queries=80)], tmp_path / "out")
-    assert text == ""
-    assert len(refused) == 1
-    assert refused[0].startswith("t, m: No table: its rows differ in budget.queries (40, 80)")
-    assert not (tmp_path / "out").exists()
-
-
 def test_a_refusal_does_not_leave_an_earlier_table_to_be_believed(tmp_path):
     write([result("a")], tmp_path)
     assert {file.name for file in tmp_path.iterdir()} == SIX
@@ -155,23 +146,6 @@ def test_on_request_matched_rows_have_no_mark_and_no_warning():
     assert table.warning == ""
     assert list(table.scores["unmatched"]) == [False]
     assert list(table.texts()["method"]) == ["ar1zo"]
-
-
-def test_a_run_twice_is_never_averaged_not_even_on_request():
-    given = [result("a", accuracy=0.1), result("b", accuracy=0.9), result("c", seed=1, accuracy=0.5)]
-    tables_, refused = tables.build(given)
-    assert not tables_
-    assert "seed 0 is there 2 times (runs a, b)" in refused[0]
-    line = line_of(given, Protocol(allow_unmatched=True))
-    assert (line["n"], line["invalid"], line["test_best"], line["unmatched"]) == (1, 2, 0.5, True)
-
-
-@pytest.mark.parametrize("status", ["failed", "interrupted"])
-def test_a_run_that_did_not_finish_is_visibly_missing(status):
-    broken = replace(result("b", seed=1), status=status, metrics={})
-    line = line_of([result("a"), broken])
-    assert (line["n"], line["missing"]) == (1, 1)
-    assert shown([result("a"), broken])[0]["missing"] == "1"
 
 
 def test_a_row_of_holes_is_a_row():
@@ -285,12 +259,6 @@ def test_rows_that_were_not_searched_alike_are_named():
     for told in ("3 on 1 seed: ar1zo", "2 on 1 seed: mezo", "none: lozo"):
         assert told in note
     assert table.texts()["search cost"].tolist() == ["3 × 1 seed = 120 queries", "-", "2 × 1 seed = 80 queries"]
-
-
-def test_without_a_search_the_cost_is_nothing():
-    table = only([result("a")])
-    assert list(table.scores["search_queries"]) == [0]
-    assert list(table.texts()["search cost"]) == ["-"]
 
 
 def test_rows_are_paired_with_the_baseline_on_shared_seeds():
@@ -526,8 +494,3 @@ def test_tables_load_neither_torch_nor_what_draws_and_tests():
     loaded = set(done.stdout.split())
     assert "zo_runner.reporting.tables.tables" in loaded
     assert not heavy & loaded
-
-
-def test_numbers_need_no_protocol():
-    ((_, rows),) = sections([result("a")]).items()
-    pd.testing.assert_frame_equal(score_table.numbers(rows), only([result("a")]).scores)

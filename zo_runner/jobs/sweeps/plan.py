@@ -48,7 +48,7 @@ class PlannedRow:
 
     @property
     def label(self) -> str:
-        """Label of the row: the method's name, then its other keys."""
+        """Name of the row: its method, then its other words."""
         words = {key: value for key, value in self.words.items() if key != "method"}
         return " ".join([str(self.words.get("method", "")), *(f"{k}={v}" for k, v in words.items())]).strip()
 

@@ -28,10 +28,10 @@ class ResultRow:
         identity: flattened identity without seeds.
         done: results that are averaged: budget spent, scores whole and finite, seed unambiguous.
         diverged: results whose loss stopped being a number.
-        invalid: results that say "done" and lack a finite score, and runs of which there are two for one seed.
+        invalid: results with status done and without a finite score, and those of which there are two for one seed.
         missing: number of runs of this configuration without a finished result.
-        clashes: runs that contradict each other, a phrase each: two of one seed, or two contents of one run.
-        flaws: what is wrong with the other invalid runs, a phrase each.
+        clashes: seeds with several results, a phrase each.
+        flaws: of the other invalid runs, a phrase each.
     """
 
     key: str
@@ -66,19 +66,13 @@ def sections(results: Sequence[TrainResult]) -> dict[tuple[str, str], list[Resul
         results: of any status. A result that is given twice counts once. One with status "missing" stands for a run
             that does not exist, and yields to the run where that is given too.
     """
-    contested = _contested(results)
     grouped: dict[tuple[str, str], dict[str, list[TrainResult]]] = defaultdict(lambda: defaultdict(list))
     for result in results:
         grouped[result.task, result.model][configuration(result.identity)].append(result)
     return {
-        section: sorted((_row(key, members, _own(contested, members)) for key, members in rows.items()), key=_position)
+        section: sorted((_row(key, members) for key, members in rows.items()), key=_position)
         for section, rows in sorted(grouped.items())
     }
-
-
-def _own(contested: Mapping[str, int], members: Iterable[TrainResult]) -> dict[str, int]:
-    ids = {result.run_id for result in members}
-    return {run: count for run, count in contested.items() if run in ids}
 
 
 def configuration(identity: Mapping[str, Any]) -> str:
@@ -121,48 +115,31 @@ def labels(rows: Iterable[ResultRow]) -> dict[str, str]:
     }
 
 
-def _row(key: str, members: list[TrainResult], contested: Mapping[str, int]) -> ResultRow:
-    finished, missing = _finished(members)
+def _row(key: str, members: list[TrainResult]) -> ResultRow:
+    unique = {json.dumps(encode(result.to_dict()), sort_keys=True): result for result in members if result.finished}
     seeds: dict[str, list[TrainResult]] = defaultdict(list)
-    for result in finished:
+    for _, result in sorted(unique.items(), key=lambda item: (item[1].seed, item[1].run_id, item[0])):
         seeds[result.streams].append(result)
     kinds: dict[str, list[TrainResult]] = {"done": [], "diverged": [], "invalid": []}
-    clashes = [f"run {run} is there with {n} different results" for run, n in contested.items()]
-    flaws: list[str] = []
+    clashes, flaws = [], []
     for seed, same in seeds.items():
-        ids = sorted({result.run_id for result in same})
-        if len(ids) > 1:
-            clashes.append(f"seed {seed} is there {len(ids)} times (runs {', '.join(ids)})")
-        if len(ids) > 1 or ids[0] in contested:
+        ids = ", ".join(dict.fromkeys(result.run_id for result in same))
+        if len(same) > 1:
             kinds["invalid"] += same
+            clashes.append(f"seed {seed} is there {len(same)} times (runs {ids})")
         elif same[0].status == "diverged":
             kinds["diverged"] += same
         elif wrong := same[0].flaw(metric_of(same[0].metric).most):
             kinds["invalid"] += same
-            flaws.append(f"run {ids[0]} (seed {seed}) says done and {wrong}")
+            flaws.append(f"run {ids} (seed {seed}) says done and {wrong}")
         else:
             kinds["done"] += same
-    results = {kind: tuple(found) for kind, found in kinds.items()}
-    identity = flatten(_without_seeds(members[0].identity))
-    return ResultRow(key, identity, **results, missing=missing, clashes=tuple(clashes), flaws=tuple(flaws))
-
-
-def _finished(members: list[TrainResult]) -> tuple[list[TrainResult], int]:
-    """Finished results by seed, each once; and how many runs have none."""
-    unique = {_content(result): result for result in members if result.finished}
-    found = [result for _, result in sorted(unique.items(), key=lambda item: (item[1].seed, item[1].run_id, item[0]))]
-    missing = {result.run_id for result in members} - {result.run_id for result in found}
-    return found, len(missing)
-
-
-def _contested(results: Iterable[TrainResult]) -> dict[str, int]:
-    """Ids of runs of which there are finished results that differ, and how many."""
-    versions: dict[str, set[str]] = defaultdict(set)
-    for result in results:
-        if result.finished:
-            versions[result.run_id].add(_content(result))
-    return {run: len(contents) for run, contents in sorted(versions.items()) if len(contents) > 1}
-
-
-def _content(result: TrainResult) -> str:
-    return json.dumps(encode(result.to_dict()), sort_keys=True)
+    missing = {result.run_id for result in members} - {result.run_id for result in unique.values()}
+    return ResultRow(
+        key,
+        flatten(_without_seeds(members[0].identity)),
+        **{kind: tuple(found) for kind, found in kinds.items()},
+        missing=len(missing),
+        clashes=tuple(clashes),
+        flaws=tuple(flaws),
+    )

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from zo_runner.config.schema import BUDGET_UNITS
-from zo_runner.errors import UserError
 from zo_runner.records.result import TrainResult
 from zo_runner.reporting.tables.aggregate import ResultRow, differing, flatten, labels
 
@@ -27,7 +26,7 @@ _LONGEST = 80  # characters of a value in a sentence
 
 @dataclass(frozen=True)
 class Problem:
-    """Reasons against comparing rows.
+    """A reason why rows cannot be compared.
 
     Attributes:
         reason: a sentence without its end.
@@ -40,19 +39,10 @@ class Problem:
     rows: frozenset[str]
 
 
-def require_matched(rows: Sequence[ResultRow], match: str | None = None) -> None:
-    """Raise UserError with the first problem, if there is one."""
-    for problem in problems(rows, match):
-        raise UserError(refusal([problem]))
-
-
 def refusal(found: Sequence[Problem]) -> str:
     """The sentences about a table that is not made."""
-    return " ".join(["No table:", "; ".join(problem.reason for problem in found) + ".", *_hints(found)])
-
-
-def _hints(found: Sequence[Problem]) -> list[str]:
-    return list(dict.fromkeys(problem.hint for problem in found if problem.hint))
+    hints = dict.fromkeys(problem.hint for problem in found if problem.hint)
+    return " ".join(["No table:", "; ".join(problem.reason for problem in found) + ".", *hints])
 
 
 def problems(rows: Sequence[ResultRow], match: str | None = None) -> list[Problem]:

@@ -1,4 +1,4 @@
-"""Other people's numbers, from published.yaml, each with its paper and what differs from ours. No torch."""
+"""Other people's numbers, from published.yaml, each with its paper and its differences from ours. No torch."""
 
 import math
 from collections.abc import Sequence
@@ -21,13 +21,13 @@ class Block:
     """One published table.
 
     Attributes:
-        name: what a sweep calls it.
+        name: of the block, as in sweep.published.
         paper: authors, year, title and table, as far as they are known.
         arxiv: its number there, None where it is not known.
-        secondary: whether the numbers were read in a summary of the paper.
+        secondary: True if the numbers were read in a summary of the paper.
         model: base model.
         protocol: budget, batch size and search.
-        difference: what a reader must know before he compares it with a table of ours.
+        difference: from our tables.
         columns: tasks.
         rows: method -> a number per task, in percent, NaN where the paper has none.
     """
@@ -50,38 +50,35 @@ class Block:
         return f"{self.paper}{number}{how}"
 
 
-def blocks(names: Sequence[str], file: Path = FILE) -> list[Block]:
+def blocks(names: Sequence[str]) -> list[Block]:
     """The blocks of these names, in this order.
-
-    Args:
-        names: keys of the file.
-        file: a YAML file; the package's own if not given.
 
     Raises:
         UserError: an unknown name.
     """
     if not names:
         return []
-    data = OmegaConf.to_container(OmegaConf.load(file))
+    data = OmegaConf.to_container(OmegaConf.load(FILE))
     assert isinstance(data, dict)
     if unknown := [name for name in names if name not in data]:
         raise invalid("sweep.published", unknown[0], one_of(data))
     return [_block(name, data[name]) for name in names]
 
 
-def names(file: Path = FILE) -> list[str]:
+def names() -> list[str]:
     """Every name that `blocks` knows."""
-    return [str(name) for name in OmegaConf.load(file)]
+    return [str(name) for name in OmegaConf.load(FILE)]
 
 
 def _block(name: str, data: dict[str, Any]) -> Block:
-    rows = {
-        str(method): tuple(math.nan if v is None else float(v) for v in values)
-        for method, values in data["rows"].items()
+    texts: dict[str, Any] = {
+        key: " ".join(data.pop(key).split()) for key in ("paper", "model", "protocol", "difference")
     }
-    texts = {key: " ".join(data[key].split()) for key in ("paper", "model", "protocol", "difference")}
-    columns = tuple(map(str, data["columns"]))
-    return Block(name=name, arxiv=data["arxiv"], secondary=data["secondary"], columns=columns, rows=rows, **texts)
+    rows = {
+        method: tuple(math.nan if value is None else value for value in values)
+        for method, values in data.pop("rows").items()
+    }
+    return Block(name=name, columns=tuple(data.pop("columns")), rows=rows, **texts, **data)
 
 
 def frame(block: Block) -> pd.DataFrame:

@@ -1,4 +1,4 @@
-"""Specification of a table: the budget that rows share, the baseline, the cost of the search."""
+"""Options of a table: the unit that rows must share, their baseline, and the cost of finding them."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,7 +10,7 @@ from zo_runner.errors import invalid, one_of
 
 @dataclass(frozen=True)
 class Search:
-    """Cost of stage one for one row.
+    """Costs of stage one for one row.
 
     Attributes:
         configurations: how many were tried.
@@ -27,7 +27,7 @@ class Search:
 
 @dataclass(frozen=True)
 class Protocol:
-    """Specification of a table. The default serves a multirun without a sweep.
+    """Options of a table. The defaults are those of a multirun without a sweep.
 
     Attributes:
         baseline: name of the method that every row is paired with; None for no paired columns.
