@@ -230,4 +230,4 @@ def _csv(tables: Sequence[Table], kind: str) -> str:
         frame.insert(0, "task", table.task)
         frame.insert(1, "model", table.model)
         frames.append(frame)
-    return str(pd.concat(frames).map(formats.inert).to_csv(index=False))
+    return str(pd.concat(frames).to_csv(index=False))
