@@ -31,6 +31,8 @@ def test_every_block_says_where_it_is_from_and_what_is_different(name):
     (block,) = published.blocks([name])
     assert len(block.difference) > 40
     assert len(block.protocol) > 40
+    assert block.paper
+    assert block.model
     assert block.arxiv is None or re.fullmatch(r"\d{4}\.\d{5}", block.arxiv)
     assert block.arxiv is None or f"arXiv:{block.arxiv}" in block.source
     assert len(set(block.columns)) == len(block.columns)

@@ -2,8 +2,6 @@
 
 import itertools
 import re
-import subprocess
-import sys
 from collections import Counter
 from collections.abc import Callable
 
@@ -34,27 +32,12 @@ def test_examples_are_deterministic_balanced_and_without_duplicates(task: str, c
 @pytest.mark.parametrize("task", pocket_grammar.TASKS)
 def test_the_grammar_gives_splits_of_benchmark_size(task: str) -> None:
     rows = pocket_grammar.task_examples(task, 3000, seed=0)
+    assert tuple(rows[0]) == {"sentiment": ("text", "label"), "entailment": ("premise", "hypothesis", "label")}[task]
     assert len({_texts(row) for row in rows}) == 3000
     assert rows != pocket_grammar.task_examples(task, 3000, seed=1)
     # Cut anywhere, a split keeps roughly the balance of the whole.
     head = Counter(row["label"] for row in rows[:1000])
     assert max(head.values()) - min(head.values()) < 120
-
-
-@pytest.mark.parametrize(
-    ("task", "columns"), [("sentiment", ("text", "label")), ("entailment", ("premise", "hypothesis", "label"))]
-)
-def test_columns(task: str, columns: tuple[str, ...]) -> None:
-    for row in pocket_grammar.task_examples(task, 20, seed=3):
-        assert tuple(row) == columns
-        assert [type(row[column]) for column in columns] == [str] * (len(columns) - 1) + [int]
-
-
-def test_documents_are_deterministic_and_depend_on_the_seed() -> None:
-    first, again, other = (
-        list(itertools.islice(pocket_grammar.pretraining_documents(seed), 200)) for seed in (0, 0, 1)
-    )
-    assert first == again != other
 
 
 def test_the_label_words_occur_only_as_answers() -> None:
@@ -115,8 +98,3 @@ def test_asset_path() -> None:
     assert [asset_path(name).name for name in ASSETS] == list(ASSETS)
     with pytest.raises(ValueError, match=r"Invalid asset: 'x'\. Must be one of pocket_opt, pocket_qwen3\."):
         asset_path("x")
-
-
-def test_grammar_imports_no_torch() -> None:
-    program = "import sys, zo_runner.tasks.pocket_grammar; sys.exit('torch' in sys.modules)"
-    subprocess.run([sys.executable, "-c", program], check=True)

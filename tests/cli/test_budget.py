@@ -103,21 +103,3 @@ def test_the_same_tokens_written_otherwise_are_the_same_run(tmp_path):
     again = zo_run(*FOUR, "budget.queries=null", "budget.tokens=1000", f"runtime.root={tmp_path}")
     assert "cached, done" in again.out
     assert isinstance(result["budget"]["tokens"], int)
-
-
-@pytest.mark.parametrize(
-    ("words", "told"),
-    [
-        (
-            ["budget.tokens=2e6"],
-            "Invalid budget: {'queries': 40, 'tokens': 2000000.0, 'seconds': None}. Must be exactly one of queries, "
-            "tokens and seconds, the others null, as in budget.queries=null budget.tokens=2e6.",
-        ),
-        (["budget.queries=null", "budget.tokens=many"], "Invalid budget.tokens: 'many'. Must be a number."),
-        (["budget.queries=null", "budget.seconds=-1"], "Invalid budget.seconds: -1.0. Must be a finite number > 0."),
-    ],
-    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
-)
-def test_bad_input_is_one_line(words, told, tmp_path):
-    ended = zo_run(*SMALL, f"runtime.root={tmp_path}", *words)
-    assert (ended.code, ended.out, ended.err) == (1, "", f"zo-run: error: {told}\n")

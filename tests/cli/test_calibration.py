@@ -98,28 +98,6 @@ def test_drowned_in_noise_it_says_so_and_takes_the_documented_rate(tmp_path):
     )
 
 
-@pytest.mark.parametrize(
-    ("words", "told"),
-    [
-        (["method.lr=fast"], "Invalid method.lr: 'fast'. Must be a finite number >= 0, or auto."),
-        (["method.eps=0"], "Invalid method.eps: 0. Must be a finite number > 0, or auto."),
-        (["method.lr_scale=0"], "Invalid method.lr_scale: 0. Must be a finite number > 0."),
-        (["calibration.every=-1"], "Invalid calibration.every: -1. Must be an integer >= 0."),
-        (["calibration.walk=0"], "Invalid calibration.walk: 0.0. Must be a finite number > 0, or null."),
-        (["calibration.probes=0"], "Invalid calibration.probes: 0. Must be an integer >= 1."),
-        (
-            ["method.lr=auto", "budget.queries=84"],
-            "Invalid budget.queries: 84. Must be >= 85, the cost of one step of ar1zo and its calibration with "
-            "calibration.probes=16.",
-        ),
-    ],
-    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
-)
-def test_bad_input_is_one_line(words, told, tmp_path):
-    ended = zo_run(*SMALL, f"runtime.root={tmp_path}", *words)
-    assert (ended.code, ended.out, ended.err) == (1, "", f"zo-run: error: {told}\n")
-
-
 def test_a_scale_without_effect_is_said(tmp_path):
     ended = zo_run(*SMALL, f"runtime.root={tmp_path}", "method.lr_scale=0.3")
     assert ended.err == "zo-run: warning: method.lr_scale has no effect: method.lr is a number, and not auto\n"

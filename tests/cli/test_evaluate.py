@@ -96,30 +96,6 @@ def test_shots_follow_the_seed_and_come_before_the_null_prompt_too():
     assert one.null_prompt == one.prompt.removesuffix("q?\n")
 
 
-@pytest.mark.parametrize(
-    ("words", "told"),
-    [
-        (["evaluate.shots=65"], "Invalid evaluate.shots: 65. Must be at most the 64 training examples."),
-        (["evaluate.shots=-1"], "Invalid evaluate.shots: -1. Must be an integer >= 0."),
-        (["evaluate.split=train"], "Invalid evaluate.split: 'train'. Must be one of dev, test."),
-        (["evaluate.adapter=/nowhere"], "Invalid evaluate.adapter: '/nowhere'. Must be a folder that exists."),
-        (["evaluate.adapter=."], "Invalid evaluate.adapter: '.'. Must be a folder best/ or adapter/ that a run saved."),
-        (["model.bos=other"], "Invalid model.bos: 'other'. Must be one of mezo, native."),
-        (["model=pocket_qwen3", "model.bos=mezo"], "Invalid model.bos: 'mezo'. Must be native for this model"),
-        (["job=evaluation"], "Invalid job: 'evaluation'. Must be one of evaluate, probe, replay, report, table, train"),
-    ],
-    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
-)
-def test_bad_input_is_one_line_and_leaves_nothing(words, told, tmp_path, monkeypatch):
-    (tmp_path / "empty").mkdir()
-    monkeypatch.chdir(tmp_path / "empty")
-    ended = zo_run("job=evaluate", *SIZES, f"runtime.root={tmp_path / 'runs'}", *words)
-    assert (ended.code, ended.out) == (1, "")
-    assert ended.err.startswith(f"zo-run: error: {told}")
-    assert len(ended.err.splitlines()) == 1
-    assert not list(tmp_path.rglob("result.json"))
-
-
 def test_mezos_bos_stands_first_and_is_in_the_record(tmp_path):
     for bos in ("native", "mezo"):
         evaluate(tmp_path / bos, f"model.bos={bos}")

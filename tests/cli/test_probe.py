@@ -99,22 +99,3 @@ def test_half_precision_can_be_probed(tmp_path):
     words = ("probe.gradient=false", "probe.ranks=[1]", "runtime.dtype=bfloat16", "method.eps=1e-2", "probe.inits=1")
     cells, _, _ = probed(tmp_path, *words)
     assert all(math.isfinite(slope) for cell in cells.values() for slope in cell.slopes)
-
-
-@pytest.mark.parametrize(
-    ("words", "told"),
-    [
-        (["probe.ranks=[0]"], "Invalid probe.ranks: [0]. Must be a list of different integers >= 1."),
-        (["probe.ranks=[]"], "Invalid probe.ranks: []. Must be a list of different integers >= 1."),
-        (["probe.atoms=[two]"], "Invalid probe.atoms: ['two']. Must be a list of different ones of one, all."),
-        (["probe.directions=3", "probe.inits=4"], "Invalid probe.directions: 3. Must be an integer >= 4."),
-        (["method=mezo"], "Invalid method: 'mezo'. Must be a method that trains an adapter, for job=probe."),
-        (["method.eps=auto"], "Invalid method.eps: 'auto'. Must be a number, for job=probe."),
-        (["probe.adapter=/nowhere"], "Invalid probe.adapter: '/nowhere'. Must be a folder that exists."),
-    ],
-    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
-)
-def test_bad_input_is_one_line(words, told, tmp_path):
-    ended = zo_run(*PROBE, f"runtime.root={tmp_path}", *words)
-    assert (ended.code, ended.out, ended.err) == (1, "", f"zo-run: error: {told}\n")
-    assert not list(tmp_path.rglob("result.json"))

@@ -31,27 +31,6 @@ def test_every_sweep_plans_every_run_offline_and_writes_nothing(name, scale, tmp
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
-    [
-        (["-m", "scale=huge"], "Invalid scale: 'huge'. Must be one of paper, pocket."),
-        (["-m", "sweep.select=test"], "Invalid sweep.select: 'test'. Must be one of best, last."),
-        (["-m", "sweep.match=steps"], "Invalid sweep.match: 'steps'. Must be one of queries, seconds, tokens."),
-        (["-m", "sweep.figures=[pie]"], "Invalid sweep.figures: 'pie'. Must be one of "),
-        (["-m", "sweep.published=[nobody]"], "Invalid sweep.published: 'nobody'. Must be one of "),
-        (["-m", "rank=0"], "Invalid rank: 0. Must be an integer >= 1."),
-        (["-m", "rnk=3"], "Unknown key 'rnk'."),
-        ([], "A sweep needs -m: zo-run -m +sweeps=rank_grid."),
-    ],
-)
-def test_a_bad_sweep_ends_before_its_first_run(words, told, tmp_path):
-    ended = zo_run(*words, "+sweeps=rank_grid", f"runtime.root={tmp_path / 'runs'}")
-    assert (ended.code, ended.out) == (1, "")
-    assert ended.err.startswith(f"zo-run: error: {told}")
-    assert len(ended.err.splitlines()) == 1
-    assert not (tmp_path / "runs").exists()
-
-
-@pytest.mark.parametrize(
     "name", ["noise", *(pytest.param(n, marks=pytest.mark.slow) for n in ("main_opt", "signal_noise"))]
 )
 def test_a_planned_run_is_what_its_command_composes_to(name):

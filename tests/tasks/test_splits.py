@@ -91,20 +91,10 @@ def test_fewer_training_examples_than_asked_for_are_never_silent(rule, num_dev, 
 
 
 @pytest.mark.parametrize("rule", RULES)
-def test_as_many_as_asked_for_are_no_reason_to_warn(rule):
-    choose(rule, 0, Sizes(20, 10, 10), 30, 5)  # warnings are errors
-
-
-@pytest.mark.parametrize("rule", RULES)
 @pytest.mark.parametrize("rows", [0, 99, 100])
 def test_a_dev_that_leaves_nothing_to_train_on_is_refused(rule, rows):
     with pytest.raises(UserError, match=rf"^Invalid task\.num_dev: 100\. Must be less than the {rows} rows of the tr"):
         choose(rule, 0, Sizes(10, 100, 10), rows, 10)
-
-
-def test_an_empty_validation_split_is_refused():
-    with pytest.raises(UserError, match=r"^Invalid validation split: no rows\. Must hold some"):
-        choose("stream", 0, Sizes(1, 1, 1), 10, 0)
 
 
 def test_an_unknown_rule_and_a_seed_beyond_numpy_are_refused():

@@ -53,13 +53,10 @@ def cautions(cfg: DictConfig, typed: Collection[str]) -> list[str]:
         cfg: checked configuration.
         typed: keys given on the command line.
     """
-    reasons = {
-        key: reason
-        for key in sorted(typed)
-        for node, reason in ineffective_keys(cfg).items()
-        if f"{key}.".startswith(f"{node}.")
-    }
-    notes = [f"{key} has no effect: {reason}" for key, reason in reasons.items()]
+    found, notes = ineffective_keys(cfg), []
+    for key in sorted(typed):
+        if nodes := [node for node in found if f"{key}.".startswith(f"{node}.")]:
+            notes.append(f"{key} has no effect: {found[min(nodes, key=len)]}")
     eps = cfg.method.get("eps")
     if cfg.runtime.dtype != "float32" and isinstance(eps, float | int) and eps <= 1e-3:
         notes.append(

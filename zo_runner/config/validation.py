@@ -152,7 +152,7 @@ def _check_method(cfg: DictConfig) -> None:
             "method.trains", method.trains, "adapter, since the method moves the two factors of LoRA together"
         )
     conditions = method.get("ineffective", {})
-    if not (OmegaConf.is_dict(conditions) and all(map(OmegaConf.is_dict, conditions.values()))):
+    if not (isinstance(conditions, Mapping) and all(isinstance(item, Mapping) for item in conditions.values())):
         raise invalid("method.ineffective", conditions, "arguments with the values of others, as {order: {atoms: all}}")
     for key, least in (("lr", "ge"), ("eps", "gt")):
         value = method.get(key)
@@ -160,7 +160,7 @@ def _check_method(cfg: DictConfig) -> None:
             choice = ", or auto" if zeroth_order else ""
             raise invalid(f"method.{key}", value, _allowed({least: 0}, "float") + choice)
     fallback = method.get("fallback", {})
-    if (fallback or zeroth_order) and not (OmegaConf.is_dict(fallback) and {"lr", "eps"} <= set(fallback)):
+    if (fallback or zeroth_order) and not (isinstance(fallback, Mapping) and {"lr", "eps"} <= set(fallback)):
         raise invalid("method.fallback", fallback, "an lr and an eps, for where they cannot be measured")
     if method.get("lr") == AUTO and method.get("lr_scale") is None:
         raise invalid("method.lr_scale", None, "a finite number > 0, since method.lr=auto is a multiple of it")

@@ -48,7 +48,7 @@ def _of_accelerator(error: BaseException) -> bool:
 
 
 def _remedies(cfg: DictConfig, phase: str | None, *, accelerator: bool) -> list[str]:
-    """What this configuration can still reduce, what changes the run least first."""
+    """Settings that take less memory, the smallest change to the run first."""
     found = []
     zeroth_order, adapter = queries_slopes(cfg), cfg.method.trains == "adapter"
     if cfg.job == "train" and phase in (None, "train", "calibration"):

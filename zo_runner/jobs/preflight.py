@@ -1,4 +1,4 @@
-"""What can only be refused once the parts of a run are there, and before it leaves a trace."""
+"""Checks of a run that need its parts, made before anything is written."""
 
 from collections.abc import Callable
 

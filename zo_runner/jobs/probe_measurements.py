@@ -183,7 +183,7 @@ class Study:
 
 @dataclass(frozen=True)
 class ProbedSlopes:
-    """What the directions of one initialisation gave."""
+    """Slopes along the directions of one initialisation."""
 
     init: int
     slopes: tuple[float, ...]

@@ -40,7 +40,7 @@ NAME = "replay"
 
 @dataclass(frozen=True)
 class Comparison:
-    """What a replay is, beside what the run saved.
+    """Difference between a replay and parameters that the run saved.
 
     Attributes:
         what: file or folder of the run.
@@ -58,7 +58,7 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Replayed:
-    """What came of a replay.
+    """Result of a replay.
 
     Attributes:
         folder: where the parameters were written.

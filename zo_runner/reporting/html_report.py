@@ -61,7 +61,7 @@ class Run:
 
 @dataclass(frozen=True)
 class Page:
-    """What the page says.
+    """Content of the page.
 
     Attributes:
         title: of the page.

@@ -104,7 +104,7 @@ class StepMemory:
         return {"model": sum(held.values()), "inference": self.inference, "step": self.step}
 
     def state(self) -> dict[str, int | None]:
-        """What `load` takes."""
+        """State for `load`."""
         return {"inference": self.inference, "step": self.step}
 
     def load(self, state: dict[str, int | None]) -> None:

@@ -37,7 +37,7 @@ class Objective:
         return self.loss.loss(*self.batches)
 
     def supports(self, directions: Sequence[Direction]) -> bool:
-        """Whether points on these directions are read without writing to the parameters."""
+        """True if points on these directions are read without writing to the parameters."""
         return self._at_once(directions, 2) > 0
 
     def losses_at(self, directions: Sequence[Direction], offsets: Sequence[float]) -> torch.Tensor:

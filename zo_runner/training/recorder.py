@@ -21,7 +21,7 @@ class Recorder:
     """Write every step and event as it happens.
 
     Args:
-        directory: the run's folder, started or record up.
+        directory: the run's folder, started or resumed.
         tracker: mirror of the metrics.
         save: writes the trained parameters into a folder.
         title: shown before the progress bar.
