@@ -120,7 +120,7 @@ def assert_mezos_moments(method, view, kurtosis):
     assert 6 * error < 0.5, "too few draws to tell the identity from another covariance"
 
 
-@pytest.mark.parametrize("rank", [2, 3, 8])
+@pytest.mark.parametrize("rank", [2, 8])
 def test_lozo_with_interval_1_has_mezos_first_two_moments_at_full_rank_and_below(rank):
     """E (U V')_ij^4 = 3 r^2 + 6 r, so u = U V' / sqrt(r) has E u^4 = 3 + 6 / r."""
     view = torch.zeros(3, 4)
