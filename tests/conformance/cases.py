@@ -46,7 +46,7 @@ EXAMPLES = 8
 
 
 def groups_of(node, widths=WIDTHS, rank=RANK, dtype=torch.float32):
-    """Parameter groups, as `adapters.lora_groups` or `adapters.dense_groups` would make them, with weights and all."""
+    """Parameter groups, as `lora.lora_groups` or `lora.dense_groups` would make them, with weights and all."""
 
     def parameter(tensor):
         return torch.nn.Parameter(tensor, requires_grad=False)
