@@ -23,7 +23,7 @@ from zo_runner.tasks.base import Scoring
 def _estimator(node):
     """What decides the slope: several methods share one estimate of the gradient and differ in what they make of it."""
     method = get_class(node["_target_"])
-    settings = (node.get(key) for key in ("atoms", "distribution", "trains", "scaling"))
+    settings = (node.get("atoms"), node.get("distribution", "gaussian"), node["trains"])
     return method.direction, method._query, *settings
 
 
