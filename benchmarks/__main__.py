@@ -22,7 +22,7 @@ from benchmarks.start import starts
 from zo_runner.assets import ASSETS
 from zo_runner.errors import UserError, invalid
 from zo_runner.records.atomic_files import write_atomic
-from zo_runner.records.run_directory import encode
+from zo_runner.records.json_files import encode
 
 
 def main() -> None:

@@ -7,7 +7,7 @@ batches of 16, one forward for both options, logits at one position. Both score 
 import time
 from collections.abc import Callable
 
-from benchmarks.rounds import StepRecord, Variant, in_turn
+from benchmarks.rounds import TimedSteps, Variant, in_turn
 from benchmarks.settings import SCORING, Setting
 from tests import plain_scoring
 from zo_runner.models.encoding import Encoder
@@ -37,10 +37,10 @@ def throughput(setting: Setting, *, rounds: int, examples: int) -> tuple[dict[st
 def _variant(score: Callable[[], list[list[float]]]) -> Variant:
     """Scoring as a variant: a step is an example, and its scores are what must agree."""
 
-    def take(steps: range) -> StepRecord:
+    def take(steps: range) -> TimedSteps:
         start = time.perf_counter()
         scores = score()
         seconds = (time.perf_counter() - start) / len(steps)
-        return StepRecord(seconds, [value for row in scores for value in row])
+        return TimedSteps(seconds, [value for row in scores for value in row])
 
     return take

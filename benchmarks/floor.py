@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import torch
 from torch.nn.functional import cross_entropy
 
-from benchmarks.rounds import StepRecord, Variant
+from benchmarks.rounds import TimedSteps, Variant
 from benchmarks.settings import Work
 from zo_runner.models.encoding import Encoded
 
@@ -108,7 +108,7 @@ def pairs(work: Work, way: Way) -> Variant:
     model: Any = work.setting.bare()
 
     @torch.inference_mode()
-    def take(steps: range) -> StepRecord:
+    def take(steps: range) -> TimedSteps:
         batches, read = [way(batch) for batch in work.batches(steps)], []
         start = time.perf_counter()
         for forwards in batches:
@@ -116,7 +116,7 @@ def pairs(work: Work, way: Way) -> Variant:
                 logits = [model(**forward.inputs, use_cache=False).logits for forward in forwards]
             read.append(logits)
         seconds = (time.perf_counter() - start) / len(steps)
-        return StepRecord(seconds, list(map(_loss, batches, read)))
+        return TimedSteps(seconds, list(map(_loss, batches, read)))
 
     return take
 
@@ -126,13 +126,13 @@ def copies(work: Work, count: int) -> Variant:
     model: Any = work.setting.bare()
 
     @torch.inference_mode()
-    def take(steps: range) -> StepRecord:
+    def take(steps: range) -> TimedSteps:
         forwards, read = [equal_lengths([*batch] * count) for batch in work.batches(steps)], []
         start = time.perf_counter()
         for parts in forwards:
             read.append([model(**part.inputs, use_cache=False).logits for part in parts])
         seconds = (time.perf_counter() - start) / len(steps)
-        return StepRecord(seconds, list(map(_loss, forwards, read)))
+        return TimedSteps(seconds, list(map(_loss, forwards, read)))
 
     return take
 

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch.nn.functional import cross_entropy
 
-from benchmarks.rounds import StepRecord
+from benchmarks.rounds import TimedSteps
 from benchmarks.settings import Work
 from zo_runner.models.encoding import Encoded
 
@@ -36,12 +36,12 @@ class Plain:
         self.model, groups = work.setting.adapted(rank, SCALING)
         self.parameters: list[torch.Tensor] = [parameter for group in groups for parameter in group["params"]]
 
-    def __call__(self, steps: range) -> StepRecord:
+    def __call__(self, steps: range) -> TimedSteps:
         """Take some steps; the number of a step is its seed."""
         batches = self.work.batches(steps)
         start = time.perf_counter()
         losses = [self._step(batch, seed) for seed, batch in zip(steps, batches, strict=True)]
-        return StepRecord((time.perf_counter() - start) / len(steps), losses)
+        return TimedSteps((time.perf_counter() - start) / len(steps), losses)
 
     @torch.inference_mode()
     def _step(self, batch: Sequence[Encoded], seed: int) -> float:

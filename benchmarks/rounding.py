@@ -11,7 +11,7 @@ import torch
 
 from benchmarks.settings import SCORING, Setting
 from zo_runner.methods import AR1ZO
-from zo_runner.methods.directions import losses_at
+from zo_runner.methods.queries import losses_at
 from zo_runner.methods.random import normal
 from zo_runner.models.evaluator import Evaluator
 from zo_runner.models.lora import lora_groups

@@ -13,14 +13,14 @@ from typing import NamedTuple
 TOLERANCE = 1e-4
 
 
-class StepRecord(NamedTuple):
+class TimedSteps(NamedTuple):
     """What some steps came to: seconds per step, and the losses that they saw, in nats."""
 
     seconds: float
     losses: list[float]
 
 
-Variant = Callable[[range], StepRecord]
+Variant = Callable[[range], TimedSteps]
 
 
 def in_turn(

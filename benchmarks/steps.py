@@ -12,11 +12,11 @@ from typing import Any
 import torch
 from peft import PeftModel
 
-from benchmarks.rounds import StepRecord, Variant
+from benchmarks.rounds import TimedSteps, Variant
 from benchmarks.settings import SCORING, Setting, Work
 from zo_runner.methods import AR1ZO, MeZO
-from zo_runner.methods.base import ZerothOrder
-from zo_runner.methods.directions import losses_at
+from zo_runner.methods.queries import losses_at
+from zo_runner.methods.zeroth_order import ZerothOrder
 from zo_runner.models.evaluator import Evaluator
 from zo_runner.models.flops import FlopMeter
 from zo_runner.models.lora import dense_groups
@@ -63,14 +63,14 @@ class Ours:
             noise=Noise(repeats=0),
         )
 
-    def __call__(self, steps: range, memory: StepMemory | None = None) -> StepRecord:
+    def __call__(self, steps: range, memory: StepMemory | None = None) -> TimedSteps:
         """Take some steps, which follow those that were taken before."""
-        self.stepper.memory, taken = memory, []
+        self.stepper.memory, records = memory, []
         for _ in steps:
-            coming = self.stepper.next_step()
-            assert coming is not None
-            taken.append(self.stepper.step(coming))
-        return StepRecord(statistics.fmean(step.seconds for step in taken), [step.report.loss for step in taken])
+            pending = self.stepper.next_step()
+            assert pending is not None
+            records.append(self.stepper.step(pending))
+        return TimedSteps(statistics.fmean(step.seconds for step in records), [step.report.loss for step in records])
 
 
 def probe(work: Work, evaluation: str, *, rank: int, directions: int) -> Variant:
@@ -79,14 +79,14 @@ def probe(work: Work, evaluation: str, *, rank: int, directions: int) -> Variant
     evaluator = evaluator_of(work.setting, model, evaluation)
 
     @torch.no_grad()
-    def take(steps: range) -> StepRecord:
+    def take(steps: range) -> TimedSteps:
         batches, losses = work.batches(steps), []
         start = time.perf_counter()
         for step, batch in zip(steps, batches, strict=True):
             query = Objective(evaluator, evaluator.batches(batch))
             along = [method.direction(step * directions + k) for k in range(directions)]
             losses.append(statistics.fmean(itertools.chain(*losses_at(query, along, (EPS, -EPS)))))
-        return StepRecord((time.perf_counter() - start) / len(steps), losses)
+        return TimedSteps((time.perf_counter() - start) / len(steps), losses)
 
     return take
 

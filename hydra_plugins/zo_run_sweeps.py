@@ -1,4 +1,4 @@
-"""Hydra finds its plugins in this namespace, and nowhere else. zo_runner.jobs.sweeps does the work."""
+"""The group `sweeps` and its sweeper, in the one namespace where Hydra finds plugins. See zo_runner.jobs.sweeps."""
 
 from typing import Any
 
@@ -24,11 +24,11 @@ class SweepSource(ConfigSource):
 
     @staticmethod
     def scheme() -> str:
-        """As conf/run.yaml has it in `hydra.searchpath`."""
+        """The scheme that conf/run.yaml names in `hydra.searchpath`."""
         return "sweeps"
 
     def load_config(self, config_path: str) -> ConfigResult:
-        """The YAML of a sweep, which is called as its file is. It says what a sweep is, and nothing to Hydra."""
+        """The YAML of a sweep, with the name of its file. It describes a sweep, and tells Hydra nothing."""
         file = (HOME / config_path).with_suffix(".yaml")
         values = yaml_files.read(file)
         if set(values) != {"sweep"} or not isinstance(values["sweep"], dict):
@@ -38,15 +38,15 @@ class SweepSource(ConfigSource):
         return ConfigResult(self.provider, self.full_path(), node, header={"package": "_global_"})
 
     def available(self) -> bool:
-        """Whether the folder is there."""
+        """True if there is a folder of sweeps."""
         return (HOME / "sweeps").is_dir()
 
     def is_group(self, config_path: str) -> bool:
-        """There is one group."""
+        """True for the one group, sweeps."""
         return config_path.strip("/") == "sweeps"
 
     def is_config(self, config_path: str) -> bool:
-        """Whether a sweep has that name."""
+        """True if a sweep has that name."""
         group, _, name = config_path.removesuffix(".yaml").rpartition("/")
         return group == "sweeps" and name in self.list(group, ObjectType.CONFIG)
 
@@ -59,14 +59,14 @@ class SweepSource(ConfigSource):
         return sorted(file.stem for file in (HOME / "sweeps").glob("*.yaml"))
 
 
-class ArenaSweeper(BasicSweeper):
-    """Hydra's own sweeper, but for `+sweeps=NAME`, whose runs are a plan and not a product.
+class SweepsSweeper(BasicSweeper):
+    """Hydra's own sweeper, except for `+sweeps=NAME`: its runs follow a plan, not a product of lists.
 
     Jobs go to whatever launcher is configured, so `hydra/launcher=joblib` and its like work as they do everywhere.
     """
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        """As Hydra does, with a job that tells the sweep what became of it."""
+        """Set up as Hydra does, with a job that returns its outcome to the sweep."""
         if config.sweep.name is not None:
             from zo_runner.jobs.sweeps.sweep import run_job as task_function
         super().setup(hydra_context=hydra_context, task_function=task_function, config=config)
@@ -82,7 +82,7 @@ class ArenaSweeper(BasicSweeper):
 
 ConfigStore.instance().store(
     group="hydra/sweeper",
-    name="arena",
-    node=BasicSweeperConf(_target_=f"{__name__}.ArenaSweeper"),
+    name="sweeps",
+    node=BasicSweeperConf(_target_=f"{__name__}.SweepsSweeper"),
     provider="zo-run",
 )

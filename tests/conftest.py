@@ -10,10 +10,18 @@ os.environ["OMP_NUM_THREADS"] = "1"
 
 import pytest
 import torch
+from hypothesis import HealthCheck, settings
 
 from tests.conformance.cases import ZEROTH_ORDER, Problem, groups_of
 
 torch.set_num_threads(1)
+
+# `--hypothesis-profile=nightly` or HYPOTHESIS_PROFILE=nightly draws new cases every time; the default, always the same.
+settings.register_profile("small", deadline=None, derandomize=True)
+settings.register_profile(
+    "nightly", deadline=None, max_examples=12_000, print_blob=True, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "small"))
 
 
 @pytest.fixture(params=ZEROTH_ORDER.values(), ids=ZEROTH_ORDER.keys())

@@ -1,8 +1,9 @@
-"""result.json files as a training run leaves them, made up."""
+"""Results of training runs, made up."""
 
 import copy
+from dataclasses import replace
 
-from zo_runner.records.run_directory import SCHEMA
+from zo_runner.records.result import TrainResult
 
 IDENTITY = {
     "model": {"name": "m", "path": "p", "revision": None, "embedded": False},
@@ -35,47 +36,47 @@ def identity(*, seed=0, **changes):
 
 
 def result(run_id, *, seed=0, status="done", accuracy=0.5, fd_snr_db=20.0, metric="accuracy", **changes):
-    """A result.json; `changes` are keys of the identity with __ for dots."""
+    """The result of a training run; `changes` are keys of the identity with __ for dots."""
     known = identity(seed=seed, **changes)
     dev = {point: {"step": 19, "queries": 40, metric: accuracy, "loss": 1.0} for point in ("zero_shot", "best", "last")}
-    return {
-        "schema": SCHEMA,
-        "run_id": run_id,
-        "status": status,
-        "task": known["task"]["name"],
-        "model": known["model"]["name"],
-        "method": known["method"]["name"],
-        "seed": seed,
-        "identity": known,
-        "job": "train",
-        "metric": metric,
-        "metrics": {"dev": dev, "test": {name: {metric: accuracy, "loss": 1.0} for name in ("best", "last")}},
-        "budget": {unit: known["budget"][unit] for unit in ("queries", "tokens", "seconds")},
-        "queries": {"train": 38, "calibration": 2, "noise": 99},
-        "examples": 640,
-        "tokens": 1234,
-        "flops": 5e9,
-        "evaluated": 30,
-        "signal": {"zo/fd_snr_db": fd_snr_db},
-        "seconds": {"train": 10.0, "calibration": 1.0, "noise": 2.0, "eval": 3.0, "total": 17.0, "step_median": 0.5},
-        "peak_memory_bytes": 3 * 2**20,
-        "peak_memory_of": "resident set of the process",
-        "provenance": {"model_revision": "abc", "data_files": {"train.jsonl": "0" * 64}},
-    }
+    return TrainResult(
+        job="train",
+        run_id=run_id,
+        model=known["model"]["name"],
+        task=known["task"]["name"],
+        seed=seed,
+        identity=known,
+        status=status,
+        peak_memory_bytes=3 * 2**20,
+        method=known["method"]["name"],
+        rank=known.get("rank"),
+        metric=metric,
+        metrics={"dev": dev, "test": {name: {metric: accuracy, "loss": 1.0} for name in ("best", "last")}},
+        tested=True,
+        provenance={"model_revision": "abc", "data_files": {"train.jsonl": "0" * 64}},
+        budget={unit: known["budget"][unit] for unit in ("queries", "tokens", "seconds")},
+        queries={"train": 38, "calibration": 2, "noise": 99},
+        examples=640,
+        tokens=1234,
+        flops=5e9,
+        evaluated=30,
+        seconds={"train": 10.0, "calibration": 1.0, "noise": 2.0, "eval": 3.0, "total": 17.0, "step_median": 0.5},
+        signal={"zo/fd_snr_db": fd_snr_db},
+        peak_memory_of="resident set of the process",
+    )
 
 
 def hole(run_id, *, seed=0, status="missing", **changes):
     """A planned run that does not exist."""
-    known = identity(seed=seed, **changes)
-    named = {"task": known["task"]["name"], "model": known["model"]["name"], "seed": seed}
-    return {"run_id": run_id, "identity": known, "status": status, **named}
+    made = result(run_id, seed=seed, **changes)
+    return replace(made, status=status, metric="", metrics={}, tested=False, signal={})
 
 
 def without_adapter(made):
     """The same of a method that trains the full model: it has no rank."""
     for key in ("rank", "alpha", "adapter"):
-        made["identity"].pop(key, None)
-    return made
+        made.identity.pop(key, None)
+    return replace(made, rank=None)
 
 
 def cells(text):

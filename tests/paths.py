@@ -1,4 +1,4 @@
-"""Every rule holds on every path: perturbations written to parameters, or added from outside as `thin`.
+"""Every rule holds on every path: perturbations written to parameters, or added from outside as `low_rank_parts`.
 
 A folder whose conftest.py imports what stands here runs its tests on both.
 """
@@ -7,10 +7,11 @@ import pytest
 import torch
 
 from tests.conformance.cases import METHODS, Problem, groups_of, method_of
-from zo_runner.methods import directions
-from zo_runner.methods.directions import LazyDirection, finite
+from zo_runner.methods import queries
+from zo_runner.methods.directions import LazyDirection
+from zo_runner.methods.queries import finite
 
-PATHS = ("written", "thin")
+PATHS = ("written", "low_rank")
 
 
 def pytest_generate_tests(metafunc):
@@ -25,32 +26,32 @@ def pytest_collection_modifyitems(config, items):
     for item in items:
         params = item.callspec.params if hasattr(item, "callspec") else {}
         node = params.get("node") or METHODS.get(params.get("name"))
-        repeats = params.get("path") == "thin" and not (node and is_thin(node))
+        repeats = params.get("path") == "low_rank" and not (node and has_low_rank_parts(node))
         (left if repeats else kept).append(item)
     if left:
         config.hook.pytest_deselected(items=left)
         items[:] = kept
 
 
-def is_thin(node):
-    """Whether the directions of a method are also known as few numbers."""
+def has_low_rank_parts(node):
+    """True if the directions of a method are also known as few numbers."""
     kind = node["_target_"], node["trains"]
-    if kind not in _THIN:
+    if kind not in _LOW_RANK:
         method = method_of(node, Problem(groups_of(node)))
-        _THIN[kind] = not method.needs_grad and method.direction(0).thin is not None
-    return _THIN[kind]
+        _LOW_RANK[kind] = not method.needs_grad and method.direction(0).low_rank_parts is not None
+    return _LOW_RANK[kind]
 
 
-_THIN = {}
+_LOW_RANK = {}
 
 
 @pytest.fixture(autouse=True)
 def path(request, monkeypatch):
-    """Under "thin" the loss is read where `thin` says that the perturbed point is, and not at the parts."""
+    """Under "low_rank" the loss is read where `low_rank_parts` say that the perturbed point is."""
 
-    def read_where_thin_says(closure, direction, offsets):
+    def read_at_low_rank_parts(closure, direction, offsets):
         assert isinstance(direction, LazyDirection)
-        shares = [(u.param, u.param.clone(), dense(u)) for u in direction.thin]
+        shares = [(u.param, u.param.clone(), dense(u)) for u in direction.low_rank_parts]
         losses = []
         try:
             for t in offsets:
@@ -62,8 +63,8 @@ def path(request, monkeypatch):
                 param.copy_(origin)
         return losses
 
-    if request.param == "thin":
-        monkeypatch.setattr(directions, "_one_by_one", read_where_thin_says)
+    if request.param == "low_rank":
+        monkeypatch.setattr(queries, "_one_by_one", read_at_low_rank_parts)
     return request.param
 
 

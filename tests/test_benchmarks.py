@@ -11,13 +11,14 @@ from benchmarks.__main__ import measure
 from benchmarks.floor import WAYS, copies, pairs
 from benchmarks.matrix import Cell, Grid, Memory
 from benchmarks.plain_step import Plain
-from benchmarks.rounds import TOLERANCE, StepRecord, in_turn
+from benchmarks.rounds import TOLERANCE, TimedSteps, in_turn
 from benchmarks.settings import Work, pocket
 from benchmarks.start import HELP, NEW, Start
 from zo_runner.assets import ASSETS
 from zo_runner.errors import UserError
-from zo_runner.methods.directions import DirectionPart, losses_along
-from zo_runner.records.run_directory import encode
+from zo_runner.methods.directions import DirectionPart
+from zo_runner.methods.queries import losses_along
+from zo_runner.records.json_files import encode
 
 SMALLEST = Grid(
     rounds=1,
@@ -89,7 +90,7 @@ def test_the_ways_without_padding_compute_no_token_twice_and_no_logits_in_vain(s
 
 def test_variants_that_see_different_losses_are_refused():
     def sees(loss):
-        return lambda done: StepRecord(1.0, [0.5, loss])
+        return lambda done: TimedSteps(1.0, [0.5, loss])
 
     assert in_turn({"one": sees(1.0), "other": sees(1.0 + TOLERANCE / 2)}, rounds=1, steps=2)[1] > 0
     for wrong in (1.0 + 2 * TOLERANCE, float("nan")):
@@ -101,7 +102,7 @@ def test_every_round_takes_the_same_steps_of_all_and_begins_with_another():
     taken = []
 
     def variant(name):
-        return lambda done: (taken.append((name, done)), StepRecord(float(len(taken)), [0.0]))[1]
+        return lambda done: (taken.append((name, done)), TimedSteps(float(len(taken)), [0.0]))[1]
 
     seconds, _ = in_turn({name: variant(name) for name in "abc"}, rounds=2, steps=5, warm_up=1)
     assert [name for name, _ in taken] == [*"abc", *"bca", *"cab"]

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from tests.conformance.cases import method_of
-from zo_runner.methods.directions import losses_at
+from zo_runner.methods.queries import losses_at
 from zo_runner.training.budget import CHARGED, Budget, Ledger
 from zo_runner.training.noise import Noise
 from zo_runner.training.objective import MeteredObjective, NoisyObjective

@@ -11,7 +11,8 @@ from tests.conformance.cases import METHODS, groups_of, method_of
 from tests.conformance.cases import Problem as Chain
 from zo_runner.methods.directions import DirectionPart
 from zo_runner.methods.random import normal
-from zo_runner.training.calibration import CURVATURE_OVER_NOISE, EPS_GRID, bias, calibrate, longest_update, probe
+from zo_runner.training.calibration import EPS_GRID, calibrate, longest_update
+from zo_runner.training.calibration_queries import CURVATURE_OVER_NOISE, ProbeCache, bias, probe
 
 SIZE, PROBES = 5, 12
 
@@ -39,7 +40,7 @@ def quadratic(diagonal, slope=1.0):
 
 def chosen(measure, **given):
     given = {"lr": None, "lr_scale": 0.1, "lr_default": 7.0, "eps": 1e-3, "eps_default": 1e-3, **given}
-    return calibrate(measure, **{"target_db": 20.0, **given})
+    return calibrate(ProbeCache(measure), **{"target_db": 20.0, **given})
 
 
 def at(problem, sigma2=0.0):

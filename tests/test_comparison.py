@@ -10,7 +10,7 @@ from scipy import stats
 
 from tests.made_results import result, without_adapter
 from zo_runner.reporting.tables.aggregate import ResultRow, sections
-from zo_runner.reporting.tables.statistics import counterpart, interval, mean_sd, paired, scores
+from zo_runner.reporting.tables.statistics import counterpart, interval, mean_sd, paired, scores_by_seed
 
 NUMBERS = st.lists(st.floats(0, 1).map(lambda value: round(value, 3)), min_size=2, max_size=8)
 
@@ -87,8 +87,8 @@ def test_pairing_follows_seeds_and_not_their_order():
     assert forwards.wins == 2
 
 
-def test_lower_is_better_turns_wins_and_losses_round():
-    found = paired(by_seed(20.0, 30.0), by_seed(25.0, 40.0), lower_is_better=True)
+def test_a_metric_where_lower_is_better_turns_wins_and_losses_round():
+    found = paired(by_seed(20.0, 30.0), by_seed(25.0, 40.0), higher_is_better=False)
     assert (found.wins, found.losses, found.difference) == (2, 0, -7.5)
 
 
@@ -124,12 +124,12 @@ def test_turning_a_pair_round_turns_its_sign(ours, theirs):
 
 def test_scores_are_there_for_every_run_or_not_at_all():
     (row,) = rows_of(result("a", accuracy=0.1), result("b", seed=1, accuracy=0.9))
-    assert scores(row, "test", "best") == {"0": 0.1, "1": 0.9}
+    assert scores_by_seed(row, "test", "best") == {"0": 0.1, "1": 0.9}
     untested = result("b", seed=1)
-    untested["metrics"]["test"] = {}
+    untested.metrics["test"] = {}
     (row,) = rows_of(result("a"), untested)
-    assert scores(row, "test", "best") == {}
-    assert scores(row, "dev", "best") == {"0": 0.5, "1": 0.5}
+    assert scores_by_seed(row, "test", "best") == {}
+    assert scores_by_seed(row, "dev", "best") == {"0": 0.5, "1": 0.5}
 
 
 def named(*results):
@@ -178,7 +178,7 @@ def test_pairs_share_their_conditions():
 
 def test_a_method_that_feels_no_noise_is_paired_with_the_baseline_without_it():
     first_order = result("fo", method__name="fo_sgd")
-    del first_order["identity"]["noise"]
+    del first_order.identity["noise"]
     rows = rows_of(first_order, *(result(f"lora{std}", method__name="lora", noise__std=std) for std in (0.1, 0.0)))
     (row,) = [row for row in rows if row.method == "fo_sgd"]
     other = counterpart(row, rows, "lora")

@@ -4,6 +4,7 @@ import inspect
 import math
 import re
 import shutil
+from dataclasses import fields, is_dataclass
 
 import pytest
 from hydra.utils import get_class
@@ -11,8 +12,10 @@ from omegaconf import OmegaConf
 
 from tests.cli.helpers import compose, configure, write_rows
 from zo_runner import cli
-from zo_runner.config import identity, validation
-from zo_runner.config.ineffective_keys import cautions
+from zo_runner.config import derived, identity, validation
+from zo_runner.config.ineffective_keys import cautions, ineffective_keys
+from zo_runner.config.instantiate import DESCRIPTION, build
+from zo_runner.config.schema import MethodConfig, RunConfig
 from zo_runner.errors import UserError
 from zo_runner.tasks.files import fingerprint
 
@@ -57,17 +60,13 @@ def test_every_sweep_composes_and_names_its_command(file):
     assert f"zo-run -m +sweeps={file.stem}" in file.read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize(
-    ("node", "described"),
-    [
-        pytest.param(node, {"name", "trains", "scaling", *({"lr_scale", "fallback"} & set(node))}, id=name)
-        for name, node in METHODS.items()
-    ],
-)
-def test_a_method_file_lists_every_constructor_argument_and_nothing_else(node, described):
+@pytest.mark.parametrize("node", METHODS.values(), ids=METHODS.keys())
+def test_a_method_file_lists_every_constructor_argument_and_nothing_else(node):
     arguments = set(inspect.signature(get_class(node["_target_"])).parameters) - {"params", "seed"}
-    assert set(node) == arguments | described | {"_target_", "_partial_"}
+    assert set(node) - DESCRIPTION == arguments | {"_target_", "_partial_"}
     assert node["_partial_"] is True
+    assert {"name", "trains", "scaling"} <= set(node)
+    assert {"lr_scale", "fallback"} & set(node) == (set() if node.get("needs_grad") else {"lr_scale", "fallback"})
 
 
 @pytest.mark.parametrize("node", METHODS.values(), ids=METHODS.keys())
@@ -88,7 +87,7 @@ def test_the_same_command_is_the_same_run_whatever_the_order_of_its_words():
 @pytest.mark.parametrize(
     "override",
     [
-        *("runtime.root=elsewhere", "runtime.device=cpu", "runtime.threads=2", "budget.log_every=7", "job=table"),
+        *("runtime.root=elsewhere", "runtime.device=cpu", "runtime.threads=2", "budget.log_every=7"),
         *("runtime.evaluation=batched", "runtime.fold=true"),
         *("tracker=none", "tracker.mode=offline", "tracker.project=other", "tracker.entity=somebody"),
         *("model=pocket_opt", "rank=8", "seeds.order=0", "budget.name=other"),
@@ -113,31 +112,106 @@ def test_what_can_change_a_number_changes_the_run(override):
     assert identify(override) != identify()
 
 
-@pytest.mark.parametrize("override", ["noise=none", "noise.std=0.1", "noise.repeats=4", "seeds.direction=3"])
-def test_a_method_without_queries_of_losses_is_the_same_run_whatever_their_noise(override):
-    assert identify("method=fo_adamw", override) == identify("method=fo_adamw")
-    assert identify("method=ar1zo", override) != identify("method=ar1zo")
-    key = override.split("=")[0]
-    notes = cautions(configure("method=fo_adamw", override), {key})
-    assert notes == [f"{key} has no effect: method=fo_adamw differentiates the loss, and queries none"]
+# Configurations in which different keys have no effect. None of them is run, so a lone weight can be a saved adapter.
+SITUATIONS = {
+    "one atom": ["method=ar1zo"],
+    "all atoms": ["method=lora_zo"],
+    "measured": ["method=ar1zo", "method.lr=auto", "method.eps=auto"],
+    "measured rate": ["method=mezo", "method.lr=auto"],
+    "measured radius": ["method=fzoo", "method.eps=auto"],
+    "every parameter": ["method=mezo"],
+    "gradient": ["method=fo_adamw"],
+    "gradient of every parameter": ["method=fo_sgd", "method.trains=full"],
+    "evaluation": ["job=evaluate"],
+    "evaluation of an adapter": ["job=evaluate", "evaluate.adapter=SAVED"],
+    "probe": ["job=probe"],
+    "probe after steps": ["job=probe", "method=lora_zo", "probe.steps=3"],
+    "probe of an adapter": ["job=probe", "probe.steps=3", "probe.adapter=SAVED"],
+}
+# Keys whose change needs a file, or that describe the class and are not chosen.
+_FIXED = {"model.embedded", "task.path", "evaluate.adapter", "probe.adapter"}
+_FIXED |= {"method.needs_grad", "method.adapter_only", "method.ineffective"}
+
+
+def leaves(node, prefix=""):
+    """Dotted keys of the values below a node; a list is a value, and so is an empty node."""
+    for name, value in node.items():
+        if isinstance(value, dict) and value:
+            yield from leaves(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
+
+
+def another(value, key):
+    """A value of the same kind that is not this one."""
+    if value is None:
+        return 7 if key.startswith(("budget", "runtime", "step")) else "x"
+    if isinstance(value, bool):
+        return not value
+    if isinstance(value, int | float):
+        return 2 * value + 1
+    return {"x": 1} if isinstance(value, dict) else value[:1] * 2 if isinstance(value, list) else f"{value}x"
+
+
+def within(key, nodes):
+    return any(f"{key}.".startswith(f"{node}.") for node in nodes)
+
+
+@pytest.mark.parametrize("overrides", SITUATIONS.values(), ids=SITUATIONS.keys())
+def test_the_run_follows_from_all_keys_but_those_without_effect(overrides, tmp_path):
+    """Every key, changed alone: one in the table changes nothing, and any other makes another run."""
+    (tmp_path / "adapter_model.safetensors").write_bytes(b"a weight")
+    cfg = configure(*(override.replace("SAVED", str(tmp_path)) for override in overrides))
+    validation.check(cfg)
+    table, run = ineffective_keys(cfg), identity.run_id(identity.identify(cfg))
+    assert identity.run_id(identity.identify(OmegaConf.merge(cfg, {"seed": 9}))) != run
+    unseen = {*table, *identity.NO_NUMBER}
+    unseen |= {f"runtime.{key}" for key in cfg.runtime if key != "dtype"}
+    changed = {}
+    for key, value in leaves(OmegaConf.to_container(cfg, resolve=True)):
+        if key in {"job", "seed"} or within(key, _FIXED):
+            continue
+        OmegaConf.update(cfg, key, another(value, key), merge=False)
+        changed[key] = identity.run_id(identity.identify(cfg)) != run
+        OmegaConf.update(cfg, key, value, merge=False)
+    assert {key for key, is_other in changed.items() if is_other} == {key for key in changed if not within(key, unseen)}
+
+
+@pytest.mark.parametrize("overrides", SITUATIONS.values(), ids=SITUATIONS.keys())
+def test_every_key_without_effect_is_named_with_the_reason_when_it_was_typed(overrides):
+    cfg = configure(*overrides)
+    for key in ineffective_keys(cfg):
+        (note,) = cautions(cfg, {key})
+        assert note.split(" has no effect: ") in [[key, reason] for reason in ineffective_keys(cfg).values()]
+    assert cautions(cfg, {"method.eps", "seed", "task", "model", "batch_size", "runtime.threads", "tracker"}) == (
+        [f"method.eps has no effect: {ineffective_keys(cfg)['method']}"] if cfg.job == "evaluate" else []
+    )
 
 
 @pytest.mark.parametrize(
-    "override",
+    ("overrides", "keys"),
     [
-        *("rank=4", "alpha=8", "adapter=all_linear", "adapter.target_modules=[q_proj]", "seeds.adapter=3"),
-        "method.scaling=rslora",
+        (["method=ar1zo"], {"method.lr_scale", "calibration", "evaluate", "probe"}),
+        (["method=mezo"], {"rank", "alpha", "adapter", "seeds.adapter", "method.scaling"}),
+        (["method=lora_zo"], {"method.order", "method.offsets"}),
+        (["method=fo_adamw"], {"noise", "seeds.direction", "guard.slope"}),
+        (["job=evaluate"], {"method", "rank", "budget", "noise", "guard"}),
+        (["job=probe"], {"rank", "budget", "method.scaling", "method.atoms", "method.lr", "guard"}),
     ],
 )
-def test_a_method_without_an_adapter_is_the_same_run_whatever_the_adapter(override):
-    assert identify("method=mezo", override) == identify("method=mezo")
-    assert identify("method=ar1zo", override) != identify("method=ar1zo")
+def test_keys_without_effect(overrides, keys):
+    assert keys <= set(ineffective_keys(configure(*overrides)))
+    assert not keys & set(ineffective_keys(configure("method.lr=auto", "probe.steps=1"))) - {"evaluate", "probe"}
 
 
-@pytest.mark.parametrize("override", ["method.order=random", "method.offsets=per_module"])
-def test_atom_choices_count_only_where_atoms_are_chosen(override):
-    assert identify("method=lora_zo", override) == identify("method=lora_zo")
-    assert identify("method=naive_atom", override) != identify("method=naive_atom")
+def test_neither_the_import_path_nor_the_declarations_of_a_method_make_the_run():
+    known = identity.identify(configure("method=lora_zo"))
+    assert {"_target_", "_partial_", "needs_grad", "adapter_only", "ineffective"}.isdisjoint(known["method"])
+    assert "_target_" not in known["task"]
+    assert known["method"]["name"] == "lora_zo"
+    newer = configure("method=lora_zo")
+    OmegaConf.update(newer, "method.version", 2, force_add=True)
+    assert identity.run_id(identity.identify(newer)) != identify("method=lora_zo")
 
 
 @pytest.mark.parametrize("stream", ["data", "adapter", "order", "direction"])
@@ -178,7 +252,7 @@ def test_a_changed_block_of_a_large_file_is_noticed_at_both_ends(tmp_path):
 
 
 def test_build_binds_the_arguments_and_leaves_out_the_description():
-    bound = validation.build(configure("method=ar1zo", "method.lr=0.5", "method.eps=0.25").method)
+    bound = build(configure("method=ar1zo", "method.lr=0.5", "method.eps=0.25").method)
     assert bound.keywords == {"atoms": "one", "order": "cyclic", "offsets": "shared", "lr": 0.5, "eps": 0.25}
 
 
@@ -186,56 +260,79 @@ def test_build_binds_the_arguments_and_leaves_out_the_description():
 
 
 @pytest.mark.parametrize(
-    ("key", "value", "shown", "allowed"),
+    ("key", "values"),
     [
-        *((key, 0, "0", "an integer >= 1") for key in ("rank", "batch_size", "runtime.threads", "noise.every")),
-        *((f"budget.{key}", 0, "0", "an integer >= 1") for key in ("queries", "eval_every", "log_every")),
-        *((key, -1, "-1", "an integer >= 1") for key in ("rank", "budget.queries")),
-        *((key, -1, "-1", "an integer >= 0") for key in ("seed", "noise.repeats")),
-        *((f"seeds.{key}", -1, "-1", "an integer >= 0") for key in ("data", "adapter", "order", "direction")),
-        ("noise.repeats", 1, "1", "0, or at least 2 to estimate a variance"),
-        *(("alpha", value, str(float(value)), "a finite number > 0") for value in (0, -1, "inf", "nan")),
-        *(("noise.std", value, str(float(value)), "a finite number >= 0") for value in (-0.5, "inf", "nan")),
-        ("job", "tarin", "'tarin'", "one of evaluate, probe, replay, report, table, train"),
-        ("runtime.device_map", "balanced", "'balanced'", "null, or auto"),
-        ("runtime.dtype", "float64", "'float64'", "one of bfloat16, float16, float32"),
-        ("runtime.evaluation", "fast", "'fast'", "one of auto, batched, sequential"),
-        ("method.scaling", "none", "'none'", "one of canonical, rslora, topology"),
-        ("method.trains", "all", "'all'", "one of adapter, full"),
-        ("tracker.mode", "maybe", "'maybe'", "one of auto, offline, online"),
         *(
-            (f"{kind}.name", value, repr(value), "letters, digits, dots, dashes and underscores")
+            (key, [0, -1])
+            for key in ("rank", "batch_size", "runtime.threads", "runtime.checkpoint_every", "noise.every")
+        ),
+        *((f"budget.{key}", [0, -1]) for key in ("queries", "eval_every", "log_every")),
+        *((key, [-1]) for key in ("seed", "step", "evaluate.shots", "probe.steps", "calibration.every")),
+        *((f"seeds.{key}", [-1]) for key in ("data", "adapter", "order", "direction")),
+        ("runtime.threads", [0, 65_537]),
+        ("calibration.probes", [0, 10_001]),
+        ("noise.repeats", [-1, 1]),
+        ("probe.inits", [0]),
+        ("probe.directions", [1, 7]),
+        *((f"probe.{key}", [[], ["some"], ["one", "one"]]) for key in ("atoms", "scalings")),
+        ("probe.ranks", [[], [0], [1, 1]]),
+        *((key, [0.0, -1.0, math.inf, math.nan]) for key in ("alpha", "calibration.walk", "budget.seconds")),
+        ("budget.tokens", [0.0, -1.0, 0.5, 1e6 + 0.5, math.inf, -math.inf, math.nan]),
+        ("noise.std", [-0.5, math.inf, math.nan]),
+        ("calibration.fd_snr_db", [math.inf, math.nan]),
+        ("guard.slope", [1.0, math.inf]),
+        ("guard.still", [1]),
+        ("method.lr", [-1, math.nan, "fast", True, [1]]),
+        ("method.eps", [0, math.inf, "fast"]),
+        ("method.lr_scale", [0, "auto"]),
+        ("method.fallback", [3, {"lr": 1}]),
+        ("method.ineffective", [3, {"order": "all"}]),
+        *((key, ["nonesuch"]) for key in ("job", "model.bos", "evaluate.split", "runtime.device_map", "runtime.dtype")),
+        *((key, ["nonesuch"]) for key in ("runtime.evaluation", "tracker.mode", "method.scaling", "method.trains")),
+        *((f"method.{key}", ["nonesuch"]) for key in ("needs_grad", "adapter_only")),
+        *(
+            (f"{kind}.name", ["../x", "a/b", "..", ".hidden", "-m", "a b", "a\n"])
             for kind in ("model", "task", "method")
-            for value in ("../x", "a/b", "..", ".hidden", "-m", "a b", "a\n")
         ),
     ],
 )
-def test_a_value_out_of_range_is_refused_by_key_value_and_range(key, value, shown, allowed):
-    cfg = configure()
-    OmegaConf.update(cfg, key, value)
+def test_a_value_out_of_range_is_refused_by_key_value_and_range(key, values):
+    for value in values:
+        cfg = configure()
+        if key.startswith("budget."):
+            cfg.budget.queries = None
+        OmegaConf.update(cfg, key, value, merge=False, force_add=True)
+        with pytest.raises(UserError) as refusal:
+            validation.check(cfg)
+        assert str(refusal.value).startswith(f"Invalid {key}: {value!r}. Must be ")
+        assert str(refusal.value).endswith(".")
+
+
+def ranged(schema, prefix=""):
+    """Key and field of everything that has a range or options."""
+    for known in fields(schema):
+        if is_dataclass(known.type):
+            yield from ranged(known.type, f"{known.name}.")
+        elif known.metadata:
+            yield prefix + known.name, known
+
+
+@pytest.mark.parametrize(("key", "known"), [*ranged(RunConfig), *ranged(MethodConfig, "method.")])
+def test_the_refusal_names_what_is_allowed(key, known):
+    """Every field with a range, given a text: all options or bounds are named, and null where it is allowed."""
     with pytest.raises(UserError) as refusal:
-        validation.check(cfg)
-    assert str(refusal.value).startswith(f"Invalid {key}: {shown}. Must be {allowed}")
-    assert str(refusal.value).endswith(".")
+        validation._check_field(key, ["nonesuch"] if "list" in str(known.type) else "nonesuch", known)
+    start, allowed = str(refusal.value).split("Must be ")
+    assert start.startswith(f"Invalid {key}: ")
+    assert "nonesuch" in start
+    for given in known.metadata.values():
+        assert given is True or all(f"{each}" in allowed for each in (given if isinstance(given, tuple) else [given]))
+    assert ("null" in allowed) == ("None" in str(known.type))
 
 
 def test_a_device_map_leaves_no_device_to_choose():
     with pytest.raises(UserError, match=r"Invalid runtime\.device: 'cpu'\. Must be auto with runtime\.device_map=auto"):
         validation.check(configure("runtime.device_map=auto", "runtime.device=cpu"))
-
-
-@pytest.mark.parametrize(
-    ("key", "value", "shown", "allowed"),
-    [
-        *(("tokens", value, str(float(value)), "an integer >= 1, such as 2e6.") for value in (0, -1, 0.5, 1e6 + 0.5)),
-        *(("tokens", value, value, "an integer >= 1, such as 2e6.") for value in ("inf", "-inf", "nan")),
-        *(("seconds", value, str(float(value)), "a finite number > 0.") for value in (0, -1, "inf", "nan")),
-    ],
-)
-def test_a_budget_out_of_range_is_refused_in_its_own_unit(key, value, shown, allowed):
-    with pytest.raises(UserError) as refusal:
-        validation.check(configure("budget.queries=null", f"budget.{key}={value}"))
-    assert str(refusal.value) == f"Invalid budget.{key}: {shown}. Must be {allowed}"
 
 
 @pytest.mark.parametrize(
@@ -272,7 +369,7 @@ def test_the_identity_holds_the_budget_in_all_units(overrides, granted):
     budget = identity.identify(cfg)["budget"]
     assert budget == {**granted, "eval_every": 250}
     assert type(budget["tokens"]) is type(granted["tokens"])
-    assert validation.granted(cfg) == granted
+    assert derived.granted(cfg) == granted
 
 
 def test_a_model_without_a_path_is_refused():
@@ -288,25 +385,6 @@ def test_a_key_that_bypasses_the_schema_is_refused(override):
 
 
 # Cautions
-
-
-@pytest.mark.parametrize(
-    ("overrides", "key"),
-    [
-        (["method=mezo", "rank=4"], "rank"),
-        (["method=mezo", "alpha=4"], "alpha"),
-        (["method=mezo", "adapter=all_linear"], "adapter"),
-        (["method=mezo", "seeds.adapter=1"], "seeds.adapter"),
-        (["method=lora_zo", "method.order=random"], "method.order"),
-        (["method=lora_zo", "method.offsets=per_module"], "method.offsets"),
-    ],
-)
-def test_a_key_without_effect_is_named_when_it_was_typed(overrides, key):
-    cfg = configure(*overrides)
-    (note,) = cautions(cfg, {override.split("=")[0] for override in overrides})
-    assert note.startswith(f"{key} has no effect: ")
-    assert cautions(cfg, {"method"}) == []
-    assert cautions(configure("method=ar1zo", *overrides[1:]), {key}) == []
 
 
 @pytest.mark.parametrize(

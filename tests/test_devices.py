@@ -12,10 +12,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
 from tests.conformance.cases import METHODS, same_bits
-from zo_runner.config.validation import build
+from zo_runner.config.instantiate import build
 from zo_runner.devices import moved
 from zo_runner.errors import UserError
-from zo_runner.methods.directions import losses_at
+from zo_runner.methods.queries import losses_at
 from zo_runner.models import lora
 from zo_runner.models.base_model import compile_forward, load_base
 from zo_runner.models.encoding import Encoded

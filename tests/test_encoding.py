@@ -187,7 +187,7 @@ def test_a_refusal_offers_words_that_this_tokenizer_has(name):
 # Length
 
 
-@pytest.mark.filterwarnings("ignore:1 of 1 train prompts lose their beginning")
+@pytest.mark.filterwarnings("ignore:1 of 1 train prompts are cut at the beginning")
 @pytest.mark.parametrize("max_length", [3, 5, 6])
 def test_cutting_keeps_the_end_and_a_bos(max_length):
     whole = encode(characters(bos=True), "abcdx\n", "ab")
@@ -198,7 +198,7 @@ def test_cutting_keeps_the_end_and_a_bos(max_length):
     assert cut.options == whole.options
 
 
-@pytest.mark.filterwarnings("ignore:1 of 1 train prompts lose their beginning")
+@pytest.mark.filterwarnings("ignore:1 of 1 train prompts are cut at the beginning")
 @pytest.mark.parametrize("max_length", [3, 5])
 def test_cutting_without_a_bos_keeps_the_end_and_room_for_the_longest_option(max_length):
     whole = encode(characters(), "abcdx\n", ["a", "bc"])
@@ -207,7 +207,7 @@ def test_cutting_without_a_bos_keeps_the_end_and_room_for_the_longest_option(max
 
 
 def test_the_shorter_of_what_task_and_model_allow_counts_and_the_cut_is_told():
-    told = r"^1 of 1 train prompts lose their beginning: the longest has 6 tokens, and .* allows 4 with the option$"
+    told = r"^1 of 1 train prompts are cut at the beginning: the longest has 6 tokens; the limit is 4 with"
     for limits in ({"max_length": 4, "context": 9}, {"max_length": 9, "context": 4}, {"context": 4}):
         with pytest.warns(RunWarning, match=told):
             assert len(encode(characters(), "abcdx\n", "ab", **limits).prefix) == 3
@@ -218,7 +218,7 @@ def test_an_option_that_leaves_no_room_for_a_prompt_is_refused():
         encode(characters(bos=True), "ab\n", ["a", "bcda"], max_length=4)
 
 
-@pytest.mark.filterwarnings("ignore:1 of 1 test prompts lose their beginning")
+@pytest.mark.filterwarnings("ignore:1 of 1 test prompts are cut at the beginning")
 def test_a_generated_answer_has_room_within_what_the_model_can_read():
     scoring = Scoring("answer", ("f1",), max_new_tokens=5)
     example = Example("abcdx\n", ("ab\n",), answers=(("ab",),))
@@ -228,7 +228,7 @@ def test_a_generated_answer_has_room_within_what_the_model_can_read():
 
 
 @pytest.mark.parametrize("name", ASSETS)
-@pytest.mark.filterwarnings("ignore:1 of 1 train prompts lose their beginning")
+@pytest.mark.filterwarnings("ignore:1 of 1 train prompts are cut at the beginning")
 def test_a_cut_prompt_still_ends_where_the_label_word_follows(name):
     tokenizer = pocket(name)
     cut = encode(tokenizer, REVIEW, WORDS, max_length=5)

@@ -180,7 +180,7 @@ def test_padding_order_and_splitting_move_the_loss_by_rounding_only(setting, los
 def test_padding_stays_within_what_the_model_can_read(setting):
     context = setting.base.context
     text = " ".join(setting.texts)
-    with pytest.warns(UserWarning, match="lose their beginning"):
+    with pytest.warns(UserWarning, match="are cut at the beginning"):
         evaluator, encoded = setting.scored([Example(text, PHRASES), Example("It was", PHRASES)])
     assert len(encoded[0].prefix) + max(map(len, encoded[0].options)) == context
     whole = float(evaluator.loss(*evaluator.batches(encoded)))

@@ -9,9 +9,8 @@ import torch
 
 from tests.cli.helpers import SMALL, configure, read_json, read_jsonl, the_run, zo_run
 from tests.test_train import Bowl, fo_sgd, trainer
-from zo_runner.config import identity, validation
+from zo_runner.config import validation
 from zo_runner.config.ineffective_keys import cautions
-from zo_runner.config.schema import GuardConfig
 from zo_runner.errors import Diverged, UserError
 from zo_runner.methods import AR1ZO, MeZO
 from zo_runner.methods.base import StepReport
@@ -45,7 +44,7 @@ class Scripted(Bowl):
 
 def scripted(slopes, **settings):
     t = trainer(queries=2 * len(slopes), eval_every=10_000, lr=1e-6)
-    t.evaluator = Scripted(t.evaluator.theta, slopes=slopes)
+    t.stepper.evaluator = Scripted(t.stepper.evaluator.theta, slopes=slopes)
     t.guard = Guard(**settings)
     return t
 
@@ -55,7 +54,7 @@ def scripted(slopes, **settings):
 
 def test_an_exploding_slope_ends_the_run_after_its_step_is_recorded():
     t = scripted([1.0] * FEW_SLOPES + [2000.0, 1.0], slope=1000.0)
-    outcome = t.run()
+    outcome = t.fit()
     assert outcome.status == "diverged"
     assert outcome.error == (
         "the slope 2000 is more than guard.slope=1000 times 1, the root mean square of those before it, at step 101 "
@@ -97,9 +96,9 @@ class Solved(Bowl):
 
 def test_a_run_that_solves_its_task_is_not_stopped_by_a_hard_batch():
     t = trainer(queries=1200, eval_every=10_000, lr=2e-2)
-    t.evaluator = Solved(t.evaluator.theta.mul_(0.01))
+    t.stepper.evaluator = Solved(t.stepper.evaluator.theta.mul_(0.01))
     t.guard = Guard(slope=1000.0, still=200)
-    assert t.run().status == "done"
+    assert t.fit().status == "done"
     easy = [abs(report.slopes[0]) for report, _ in t.observer.steps[50:150]]
     hard = abs(t.observer.steps[150][0].slopes[0])
     assert hard > 1000 * math.sqrt(sum(slope * slope for slope in easy) / len(easy))  # which a window would stop
@@ -112,9 +111,9 @@ def test_a_run_that_solves_its_task_is_not_stopped_by_a_hard_batch():
 @pytest.mark.parametrize(("steps", "status"), [(4, "done"), (5, "diverged")])
 def test_a_loss_that_stays_the_same_number_ends_the_run(value, steps, status):
     t = trainer(queries=2 * steps, eval_every=10_000)
-    t.evaluator.loss = lambda *batches: torch.tensor(value, dtype=torch.float64)
+    t.stepper.evaluator.loss = lambda *batches: torch.tensor(value, dtype=torch.float64)
     t.guard = Guard(still=5)
-    outcome = t.run()
+    outcome = t.fit()
     assert outcome.status == status
     if status == "diverged":
         assert outcome.error == f"the loss was exactly {value} in guard.still=5 steps on end, at step 5 (query 10)"
@@ -122,13 +121,13 @@ def test_a_loss_that_stays_the_same_number_ends_the_run(value, steps, status):
 
 def test_a_first_order_loss_that_stays_the_same_ends_the_run():
     t = trainer(queries=60, eval_every=10_000, method=fo_sgd)
-    t.evaluator.loss = lambda *batches: (0.0 * t.evaluator.theta).sum()
+    t.stepper.evaluator.loss = lambda *batches: (0.0 * t.stepper.evaluator.theta).sum()
     t.guard = Guard(slope=1000.0, still=5)
-    assert t.run().error == "the loss was exactly 0.0 in guard.still=5 steps on end, at step 5 (query 15)"
+    assert t.fit().error == "the loss was exactly 0.0 in guard.still=5 steps on end, at step 5 (query 15)"
 
 
 def test_slopes_of_zero_alone_do_not_end_a_run():
-    assert scripted([0.0] * 50, slope=1000.0, still=5).run().status == "done"
+    assert scripted([0.0] * 50, slope=1000.0, still=5).fit().status == "done"
 
 
 def test_a_loss_that_changes_once_begins_to_count_anew():
@@ -152,8 +151,9 @@ class Half(Bowl):
 def test_a_parameter_past_the_range_of_its_dtype_ends_the_run_though_no_loss_shows_it():
     t = trainer(queries=200, eval_every=40)
     theta = torch.tensor([0.0, 65504.0, -65504.0, 1.0], dtype=torch.float16)
-    t.evaluator, t.method = Half(theta), MeZO([{"params": [theta], "names": ["body.weight"]}], lr=100.0, eps=1.0)
-    outcome = t.run()
+    t.stepper.evaluator = Half(theta)
+    t.stepper.method = MeZO([{"params": [theta], "names": ["body.weight"]}], lr=100.0, eps=1.0)
+    outcome = t.fit()
     assert outcome.status == "diverged"
     reason, place = outcome.error.split(" at step ")
     assert reason.split(" of ", 1)[1] == "4 numbers of the parameter body.weight are not finite in float16"
@@ -202,16 +202,6 @@ def test_null_switches_a_rule_off(key):
     assert judged(Guard(), slopes, losses) == len(slopes)
 
 
-def test_the_defaults_of_the_guard_leave_the_identity_of_runs_made_without_it():
-    assert "guard" not in identity.identify(configure())
-    plain = GuardConfig()
-    same = (f"guard.slope={plain.slope}", f"guard.still={plain.still}")
-    assert identity.identify(configure(*same)) == identity.identify(configure())
-    assert identity.identify(configure("guard.still=null"))["guard"] == {"still": None}
-    assert identity.identify(configure("guard.slope=50"))["guard"] == {"slope": 50.0}
-    assert "guard" not in identity.identify(configure("method=fo_adamw", "guard.slope=50"))
-
-
 @pytest.mark.parametrize(("key", "value", "allowed"), [
     *(("slope", value, "a finite number > 1, or null") for value in (1.0, 0.0, -5.0, math.inf, math.nan)),
     *(("still", value, "an integer >= 2, or null") for value in (1, 0, -1)),
@@ -240,7 +230,7 @@ def test_a_run_that_the_guard_ends_keeps_everything_up_to_there(tmp_path, monkey
     result = read_json(run / "result.json")
     assert result["status"] == "diverged"
     assert result["error"] == "the loss was exactly 0.0 in guard.still=6 steps on end, at step 6 (query 12)"
-    assert result["identity"]["guard"] == {"still": 6}
+    assert result["identity"]["guard"]["still"] == 6
     assert len(read_jsonl(run / "journal.jsonl")) == 6
     assert (run / "adapter" / "adapter_model.safetensors").is_file()
     assert (run / "best" / "adapter_model.safetensors").is_file()

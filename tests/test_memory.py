@@ -1,7 +1,6 @@
-"""Peak memory: that of the run, not of the one before it, and what it is the peak of."""
+"""Peak memory of a run and memory of a step."""
 
-import gc
-from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -9,81 +8,27 @@ import torch
 from tests.cli.helpers import read_json, the_run, zo_run
 from zo_runner.models.base_model import load_base
 from zo_runner.training import memory
-from zo_runner.training.memory import CUDA, RESIDENT, RESIDENT_EVER, PeakMemory, StepMemory, TensorMemory
+from zo_runner.training.memory import CUDA, RESIDENT, StepMemory, TensorMemory, peak_memory, reset_peak_memory
 
 CPU = torch.device("cpu")
 MIB = 2**20
 
-resettable = pytest.mark.skipif(
-    PeakMemory().what(CPU) != RESIDENT, reason="this system does not let a process reset its high-water mark"
-)
 
-
-def large():
-    """128 MiB in one block, which the allocator gives back to the system when it is freed."""
-    return torch.ones(128 * MIB // 4)
-
-
-def small():
-    """128 MiB in blocks so small that the allocator keeps them, in a cycle that only the collector frees."""
-    blocks = [bytearray(1000) for _ in range(128 * 1000)]
-    blocks.append(blocks)
-    return blocks
-
-
-@resettable
-@pytest.mark.parametrize("allocate", [large, small])
-def test_a_peak_is_seen_after_what_made_it_is_gone(allocate):
-    peak = PeakMemory()
-    before = peak.read(CPU)
-    held = allocate()
-    del held
-    gc.collect()
-    assert 120 * MIB < peak.read(CPU) - before < 200 * MIB
-
-
-@resettable
-@pytest.mark.parametrize("allocate", [large, small])
-def test_the_peak_of_an_earlier_run_does_not_leak_into_a_later_one(allocate):
-    first = PeakMemory()
-    level = first.read(CPU)
-    held = allocate()
-    del held
-    high = first.read(CPU)
-    later = PeakMemory().read(CPU)
-    assert high - later > 100 * MIB
-    assert abs(later - level) < 20 * MIB
-
-
-def test_where_the_mark_cannot_be_reset_the_reading_says_so(monkeypatch):
-    def forbidden(self, *args, **kwargs):
-        raise PermissionError(self)
-
-    monkeypatch.setattr(Path, "write_text", forbidden)
-    facts = PeakMemory().facts(CPU)
-    assert facts["peak_memory_of"] == RESIDENT_EVER
-    assert facts["peak_memory_bytes"] > MIB
-
-
-def test_without_the_files_of_linux_the_mark_is_that_of_the_system(monkeypatch):
-    def missing(self, *args, **kwargs):
-        raise FileNotFoundError(self)
-
-    monkeypatch.setattr(Path, "write_text", missing)
-    monkeypatch.setattr(Path, "read_text", missing)
-    highest = PeakMemory().read(CPU)
-    monkeypatch.setattr(memory.sys, "platform", "darwin")
-    assert highest == 1024 * PeakMemory().read(CPU)
+def test_on_a_cpu_the_peak_is_that_of_the_process_and_says_so(monkeypatch):
+    monkeypatch.setattr(memory.resource, "getrusage", lambda who: SimpleNamespace(ru_maxrss=5))
+    for platform, peak in (("linux", 5 * 1024), ("darwin", 5)):
+        monkeypatch.setattr(memory.sys, "platform", platform)
+        assert peak_memory(CPU) == {"peak_memory_bytes": peak, "peak_memory_of": RESIDENT}
 
 
 def test_on_cuda_the_allocator_of_the_runs_own_device_is_asked_and_all_are_reset(monkeypatch):
     reset = []
     monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
     monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", reset.append)
     monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda device: 100 + device.index)
-    facts = PeakMemory().facts(torch.device("cuda:1"))
+    reset_peak_memory()
+    facts = peak_memory(torch.device("cuda:1"))
     assert reset == [0, 1]
     assert facts == {"peak_memory_bytes": 101, "peak_memory_of": CUDA}
 
@@ -92,11 +37,12 @@ def test_on_cuda_the_allocator_of_the_runs_own_device_is_asked_and_all_are_reset
 def test_on_a_gpu_the_peak_of_an_earlier_run_does_not_leak_into_a_later_one():
     device = torch.device("cuda:0")
     torch.zeros(1, device=device)
-    first = PeakMemory()
+    reset_peak_memory()
     held = torch.ones(64 * MIB, dtype=torch.uint8, device=device)
     del held
-    assert first.read(device) >= 64 * MIB
-    assert PeakMemory().read(device) < 64 * MIB
+    assert peak_memory(device)["peak_memory_bytes"] >= 64 * MIB
+    reset_peak_memory()
+    assert peak_memory(device)["peak_memory_bytes"] < 64 * MIB
 
 
 def test_every_tensor_counts_from_its_making_to_its_end_and_views_do_not():
@@ -146,7 +92,11 @@ def test_a_step_counts_with_the_state_that_it_found_and_a_forward_without():
 @pytest.mark.parametrize("method", ["ar1zo", "naive_atom", "lora_zo"])
 def test_two_queries_of_an_adapter_take_what_inference_does_and_two_copies_of_what_is_moved(model, method, tmp_path):
     words = ("budget=smoke", "rank=16", "tracker=none", "task.num_dev=8", "task.num_test=8", "runtime.fold=false")
-    words = (*words, "runtime.evaluation=sequential")  # in one forward, two points hold the activations of both
+    words = (
+        *words,
+        "runtime.measure_memory=true",
+        "runtime.evaluation=sequential",
+    )  # in one forward, two points hold the activations of both
     ended = zo_run(f"model={model}", f"method={method}", *words, f"runtime.root={tmp_path}")
     assert ended.code == 0, ended.err
     result = read_json(the_run(tmp_path) / "result.json")

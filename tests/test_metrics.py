@@ -1,6 +1,7 @@
 """Answer metrics: hand-computed cases, the laws they obey, and DROP's rules one by one."""
 
 import itertools
+import math
 import string
 from fractions import Fraction
 
@@ -8,8 +9,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from zo_runner.tasks.generation import METRICS
-from zo_runner.tasks.metrics import ANSWER_METRICS, drop_exact_match, drop_f1, exact_match, token_f1
+from zo_runner.tasks.metrics import (
+    ANSWER_METRICS,
+    METRICS,
+    drop_exact_match,
+    drop_f1,
+    exact_match,
+    metric_of,
+    token_f1,
+)
 
 WORDS = ["a", "An", "THE", "red", "Red", "red.", "blue", "blue-", "it's", "its", "theme", "3", "3.0", "1,000", "'", "ß"]
 texts = st.lists(st.sampled_from(WORDS), max_size=6).map(" ".join) | st.text(max_size=12)
@@ -23,11 +31,29 @@ def one(*spans):
     return (spans,)
 
 
-# All metrics
+# Direction and format
 
 
-def test_the_table_holds_every_metric_that_judges_a_generated_answer():
-    assert set(ANSWER_METRICS) == set(METRICS)
+@pytest.mark.parametrize(
+    ("name", "text", "unit", "axis", "most"),
+    [
+        ("accuracy", "87.5%", "%", "accuracy (%)", 1.0),
+        ("exact_match", "87.5% exact match", "%", "exact match (%)", 1.0),
+        ("perplexity", "0.88 perplexity", "perplexity", "perplexity", math.inf),
+        ("of_my_own", "87.5% of my own", "%", "of my own (%)", 1.0),
+    ],
+)
+def test_a_metric_is_written_in_percent_unless_it_is_perplexity(name, text, unit, axis, most):
+    metric = metric_of(name)
+    assert (metric.text(0.875), metric.unit, metric.axis, metric.most) == (text, unit, axis, most)
+
+
+def test_only_a_lower_perplexity_is_better():
+    assert [name for name, metric in METRICS.items() if metric.order(2.0) < metric.order(1.0)] == ["perplexity"]
+    assert set(METRICS) == {"accuracy", "perplexity", *ANSWER_METRICS}
+
+
+# All answer metrics
 
 
 @every_metric

@@ -1,12 +1,14 @@
 """Plans: which runs a sweep is, and which configuration its first stage chooses."""
 
 import math
+from dataclasses import replace
 
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from tests import made_results
 from zo_runner.config.overrides import Raw, word
 from zo_runner.errors import UserError
 from zo_runner.jobs.sweeps.plan import plan
@@ -138,10 +140,11 @@ def test_an_unknown_scale_or_one_that_is_no_keys_is_refused():
 # Overrides
 
 plain = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False)
-texts = st.text(st.characters(codec="utf-8", exclude_categories=["Cc", "Cs"]), min_size=1)
+texts = st.text(st.characters(codec="utf-8", exclude_categories=["Cc", "Cs"]), min_size=1, max_size=12)
 values = st.recursive(
     plain | texts,
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.from_regex("key_[a-z]+", fullmatch=True), inner),
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.sampled_from(["key_a", "key_b"]), inner),
+    max_leaves=4,
 )
 
 
@@ -161,7 +164,8 @@ def test_hydra_reads_back_every_value(value):
 
 def result(accuracy=0.5, loss=1.0, *, status="done", metric="accuracy", last=None):
     best = {metric: accuracy, "loss": loss}
-    return {"status": status, "metric": metric, "metrics": {"dev": {"best": best, "last": last or best}}}
+    made = made_results.result("a", status=status, metric=metric)
+    return replace(made, metrics={"dev": {"best": best, "last": last or best}})
 
 
 def test_the_best_mean_over_the_tuning_seeds_is_chosen():

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from zo_runner.training.learning_rate import CUT, WINDOW, CurvatureSchedule
+from zo_runner.training.learning_rate import CUT, WINDOW, CurvatureReading, CurvatureSchedule
 
 sizes = st.floats(1e-3, 1e3)
 
@@ -15,7 +15,7 @@ def rate(curvatures, **options):
 
 def feed(following, curvature):
     """A reading of that curvature: l0 = 0, so that (l+ + l-) / 2 = h eps^2 / 2."""
-    following.read(0.0, curvature * following.eps**2 / 2)
+    following.add(CurvatureReading(0.0), curvature * following.eps**2 / 2)
 
 
 def test_the_first_rate_is_the_scale_over_the_mean_size_of_the_probes():

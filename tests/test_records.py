@@ -3,22 +3,17 @@
 import json
 import math
 import os
+from contextlib import suppress
 
 import pytest
 
+from tests.made_results import result
 from zo_runner.errors import Fault, UserError
 from zo_runner.records import provenance, run_directory
 from zo_runner.records.atomic_files import write_atomic
-from zo_runner.records.run_directory import (
-    SCHEMA,
-    RunDirectory,
-    decode,
-    encode,
-    find_runs,
-    read_lines,
-    read_meta,
-    read_result,
-)
+from zo_runner.records.json_files import decode, encode, read_lines
+from zo_runner.records.result import SCHEMA, read_result, write_result
+from zo_runner.records.run_directory import RunDirectory, find_runs, read_meta
 
 HARD = {"a": [math.inf, -math.inf, {"b": math.nan}], "c": 1.5, "d": None, "e": "text", "f": True, "g": 3}
 
@@ -82,7 +77,7 @@ def test_every_file_of_a_run_is_strict_json(tmp_path):
     run.start("a: 1\n", {"x": math.inf})
     run.log({"zo/fd_snr_db": math.inf, "train/loss": 0.1})
     run.log({"zo/fd_snr_db": math.nan})
-    run.finish({"schema": SCHEMA, "status": "done", "signal": -math.inf})
+    run.finish(result("abc", fd_snr_db=-math.inf))
     for file in run.path.iterdir():
         if file.suffix in (".json", ".jsonl"):
             texts = [file.read_text(encoding="utf-8")]
@@ -91,7 +86,7 @@ def test_every_file_of_a_run_is_strict_json(tmp_path):
     rows = list(read_lines(run.path / "metrics.jsonl"))
     assert rows[0] == {"zo/fd_snr_db": math.inf, "train/loss": 0.1}
     assert math.isnan(rows[1]["zo/fd_snr_db"])
-    assert run.result() == {"schema": SCHEMA, "status": "done", "signal": -math.inf}
+    assert run.result() == result("abc", fd_snr_db=-math.inf)
 
 
 # RunDirectory
@@ -148,23 +143,27 @@ def test_a_folder_is_replaced_as_a_whole_or_not_at_all(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["best"]
 
 
-@pytest.mark.parametrize(
-    "text",
-    [
-        "",
-        "{",
-        '{"schema": 1',
-        "[]",
-        "null",
-        '{"schema": 0}',
-        '{"status": "done"}',
-        f'{{"schema": {SCHEMA + 1}}}',
-        "\xff",
-    ],
-)
-def test_what_is_not_a_whole_result_of_this_schema_is_no_result(text, tmp_path):
-    (tmp_path / "result.json").write_bytes(text.encode("latin-1"))
+@pytest.mark.parametrize("text", ['{"schema": 0}', '{"status": "done"}', f'{{"schema": {SCHEMA + 1}}}'])
+def test_a_result_of_another_schema_is_no_result(text, tmp_path):
+    (tmp_path / "result.json").write_text(text, encoding="utf-8")
     assert read_result(tmp_path / "result.json") is None
+
+
+@pytest.mark.parametrize("text", ["", "{", '{"schema": 1', "[]", "null", f'{{"schema": {SCHEMA}}}', "\xff"])
+def test_a_result_that_is_not_whole_is_refused_by_file(text, tmp_path):
+    file = tmp_path / "result.json"
+    file.write_bytes(text.encode("latin-1"))
+    with pytest.raises(Fault, match=f"^{file} is cut off or was changed"):
+        read_result(file)
+
+
+def test_a_changed_digit_is_refused_by_the_checksum(tmp_path):
+    file = tmp_path / "result.json"
+    write_result(file, result("abc", accuracy=0.625))
+    assert read_result(file).score("test", "best") == 0.625
+    file.write_text(file.read_text(encoding="utf-8").replace("0.625", "0.925"), encoding="utf-8")
+    with pytest.raises(Fault, match=f"^{file} is cut off or was changed"):
+        read_result(file)
 
 
 def test_a_missing_result_is_no_result(tmp_path):
@@ -223,7 +222,8 @@ def broken(request, tmp_path):
 
 
 def test_what_cannot_be_read_is_no_result_and_no_meta(broken):
-    assert read_result(broken) is None
+    with suppress(Fault):
+        assert read_result(broken) is None
     broken.rename(broken.parent / "meta.json")
     assert read_meta(broken.parent) == {}
 

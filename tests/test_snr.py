@@ -7,7 +7,8 @@ import statistics
 import numpy as np
 import pytest
 
-from zo_runner.snr import AtomMeters, SignalMeter, decibel, fd_snr, loss_noise_variance, slope_noise_variance
+from zo_runner.snr import decibel, fd_snr, loss_noise_variance, slope_noise_variance
+from zo_runner.training.meters import AtomMeters, SignalMeter
 
 INF, NAN = math.inf, math.nan
 

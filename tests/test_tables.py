@@ -3,15 +3,14 @@
 import math
 import subprocess
 import sys
+from dataclasses import replace
 
 import pandas as pd
 import pytest
 
 from tests.made_results import cells, hole, result, without_adapter
 from zo_runner.errors import UserError
-from zo_runner.records.run_directory import decode, encode
-from zo_runner.reporting.tables import score_table, tables
-from zo_runner.reporting.tables.aggregate import sections
+from zo_runner.reporting.tables import tables
 from zo_runner.reporting.tables.tables import Protocol, Search
 
 SIX = {f"{name}.{suffix}" for name in ("table", "cost") for suffix in ("md", "csv", "tex")}
@@ -22,6 +21,12 @@ def only(results, protocol=None):
     (table,), refused = tables.build(results, protocol)
     assert refused == []
     return table
+
+
+def write(results, folder, protocol=None):
+    """Build and write tables: the Markdown, and the sentences about those that were refused."""
+    made, refused = tables.build(results, protocol)
+    return tables.write(made, refused, folder, protocol), refused
 
 
 def line_of(results, protocol=None):
@@ -69,7 +74,7 @@ def test_best_and_last_and_zero_shot_are_told_apart():
     for number, (split, point) in enumerate(
         (("dev", "zero_shot"), ("dev", "best"), ("test", "best"), ("test", "last"))
     ):
-        made["metrics"][split][point]["accuracy"] = number / 10
+        made.metrics[split][point]["accuracy"] = number / 10
     (texts,) = shown([made])
     assert [texts[title] for title in ("zero-shot dev %", "dev % (best)", "test % (best)", "test % (last)")] == [
         "0.0",
@@ -85,26 +90,18 @@ def test_perplexity_is_no_percentage():
     assert not any("%" in title for title in texts)
 
 
-def test_rows_that_were_not_granted_the_same_leave_no_files(tmp_path):
-    text, refused = tables.write([result("a"), result("b", budget__queries=80)], tmp_path / "out")
-    assert text == ""
-    assert len(refused) == 1
-    assert refused[0].startswith("t, m: No table: its rows differ in budget.queries (40, 80)")
-    assert not (tmp_path / "out").exists()
-
-
 def test_a_refusal_does_not_leave_an_earlier_table_to_be_believed(tmp_path):
-    tables.write([result("a")], tmp_path)
+    write([result("a")], tmp_path)
     assert {file.name for file in tmp_path.iterdir()} == SIX
     (tmp_path / "notes.txt").touch()
-    tables.write([result("a"), result("b", budget__queries=80)], tmp_path)
+    write([result("a"), result("b", budget__queries=80)], tmp_path)
     assert [file.name for file in tmp_path.iterdir()] == ["notes.txt"]
 
 
 def test_a_section_that_is_refused_does_not_take_the_others_along_and_is_named(tmp_path):
     good = [result("a", task__name="other"), result("b", task__name="other", rank=4)]
     bad = [result("c"), result("d", budget__queries=80)]
-    text, refused = tables.write([*good, *bad], tmp_path)
+    text, refused = write([*good, *bad], tmp_path)
     assert "### other, m: 40 queries of 16 examples, accuracy" in text
     assert len(refused) == 1
     assert f"Refused: {refused[0]}" in text
@@ -119,7 +116,7 @@ def test_unmatched_rows_are_shown_on_request_with_the_reason_and_a_mark(tmp_path
     ]
     given += [result("d", method__name="lora_zo", rank=2), result("e", method__name="lora_zo", rank=4)]
     protocol = Protocol(baseline="lora_zo", allow_unmatched=True)
-    text, refused = tables.write(given, tmp_path, protocol)
+    text, refused = write(given, tmp_path, protocol)
     assert refused == []
     warning = "its rows differ in budget.queries (40, 80), so they cannot be compared"
     assert warning in text.split("| method")[0]
@@ -151,24 +148,6 @@ def test_on_request_matched_rows_have_no_mark_and_no_warning():
     assert list(table.texts()["method"]) == ["ar1zo"]
 
 
-def test_a_run_twice_is_never_averaged_not_even_on_request():
-    given = [result("a", accuracy=0.1), result("b", accuracy=0.9), result("c", seed=1, accuracy=0.5)]
-    tables_, refused = tables.build(given)
-    assert not tables_
-    assert "seed 0 is there 2 times (runs a, b)" in refused[0]
-    line = line_of(given, Protocol(allow_unmatched=True))
-    assert (line["n"], line["invalid"], line["test_best"], line["unmatched"]) == (1, 2, 0.5, True)
-
-
-@pytest.mark.parametrize("status", ["failed", "interrupted"])
-def test_a_run_that_did_not_finish_is_visibly_missing(status):
-    broken = {**result("b", seed=1), "status": status}
-    del broken["metrics"]
-    line = line_of([result("a"), broken])
-    assert (line["n"], line["missing"]) == (1, 1)
-    assert shown([result("a"), broken])[0]["missing"] == "1"
-
-
 def test_a_row_of_holes_is_a_row():
     given = [result("a", rank=4), hole("b", seed=0), hole("c", seed=1)]
     texts = shown(given)
@@ -181,14 +160,14 @@ def test_a_row_of_holes_is_a_row():
 
 
 def test_a_table_of_holes_alone_can_be_written(tmp_path):
-    text, refused = tables.write([hole("a"), hole("b", rank=4)], tmp_path, against_lora())
+    text, refused = write([hole("a"), hole("b", rank=4)], tmp_path, against_lora())
     assert refused == []
     assert [row["test % (best)"] for row in cells(text)] == ["missing", "missing"]
 
 
 def test_a_diverged_run_is_counted_and_never_averaged():
     diverged = result("b", seed=1, status="diverged", accuracy=0.1)
-    del diverged["metrics"]["test"]["last"]
+    del diverged.metrics["test"]["last"]
     line = line_of([result("a", accuracy=0.9), diverged])
     assert (line["n"], line["diverged"], line["test_best"]) == (1, 1, 0.9)
     (alone,) = shown([diverged])
@@ -198,10 +177,10 @@ def test_a_diverged_run_is_counted_and_never_averaged():
 
 def test_an_invalid_run_is_counted_named_and_never_averaged(tmp_path):
     bad = result("b", seed=1)
-    bad["metrics"]["test"]["best"]["accuracy"] = math.nan
+    bad.metrics["test"]["best"]["accuracy"] = math.nan
     line = line_of([result("a", accuracy=0.9), bad])
     assert (line["n"], line["invalid"], line["test_best"], line["test_last"]) == (1, 1, 0.9, 0.9)
-    text, refused = tables.write([result("a", accuracy=0.9), bad], tmp_path)
+    text, refused = write([result("a", accuracy=0.9), bad], tmp_path)
     assert refused == []
     told = "Invalid, and not averaged: ar1zo rank=8: run b (seed 1) says done and has test best accuracy nan."
     assert told in text
@@ -216,11 +195,11 @@ def test_columns_of_trouble_are_hidden_where_there_is_none():
 
 def test_an_unread_test_is_a_dash_and_not_a_mean_of_some():
     tuned = result("b", seed=1, accuracy=0.9)
-    tuned["metrics"]["test"] = {}
+    tuned.metrics["test"] = {}
     (texts,) = shown([result("a", accuracy=0.5), tuned])
     assert texts["dev % (best)"].startswith("70.0 ±")
     assert texts["test % (best)"] == texts["test % (last)"] == "-"
-    (texts,) = shown([tuned, {**result("c", seed=2), "status": "diverged"}])
+    (texts,) = shown([tuned, result("c", seed=2, status="diverged")])
     assert (texts["dev % (best)"], texts["test % (best)"], texts["diverged"]) == ("90.0", "-", "1")
 
 
@@ -243,7 +222,7 @@ def test_a_difference_between_methods_alone_needs_no_column():
 
 
 def test_a_calibrated_rate_is_the_mean_of_its_seeds():
-    made = [{**result(str(s), seed=s, method__lr="auto"), "lr": lr} for s, lr in enumerate((0.002, 0.004))]
+    made = [replace(result(str(s), seed=s, method__lr="auto"), lr=lr) for s, lr in enumerate((0.002, 0.004))]
     assert shown(made)[0]["lr"] == "auto: 0.003"
     assert shown([hole("a", method__lr="auto")])[0]["lr"] == "auto"
     silent = result("a", method__lr="auto")
@@ -252,15 +231,15 @@ def test_a_calibrated_rate_is_the_mean_of_its_seeds():
 
 def test_a_method_without_rates_has_dashes():
     made = result("a")
-    del made["identity"]["method"]["lr"]
+    del made.identity["method"]["lr"]
     assert shown([made, result("b", rank=4)])[1]["lr"] == "-"
 
 
 def test_what_was_chosen_and_what_choosing_cost_stand_in_the_table():
     made = [result("a", method__lr="auto"), result("b", method__name="mezo")]
     searches = {
-        tables.configuration(made[0]["identity"]): Search(3, 2, 240, {"method.lr_scale": 0.1, "method.lr": "auto"}),
-        tables.configuration(made[1]["identity"]): Search(3, 2, 200, {"method.momentum": 0.9}),
+        tables.configuration(made[0].identity): Search(3, 2, 240, {"method.lr_scale": 0.1, "method.lr": "auto"}),
+        tables.configuration(made[1].identity): Search(3, 2, 200, {"method.momentum": 0.9}),
     }
     table = only(made, Protocol(searches=searches))
     first, second = table.texts().to_dict("records")
@@ -274,18 +253,12 @@ def test_what_was_chosen_and_what_choosing_cost_stand_in_the_table():
 
 def test_rows_that_were_not_searched_alike_are_named():
     made = [result("a"), result("b", method__name="mezo"), result("c", method__name="lozo")]
-    one, two = (tables.configuration(each["identity"]) for each in made[:2])
+    one, two = (tables.configuration(each.identity) for each in made[:2])
     table = only(made, Protocol(searches={one: Search(3, 1, 120, {}), two: Search(2, 1, 80, {})}))
     (note,) = table.notes
     for told in ("3 on 1 seed: ar1zo", "2 on 1 seed: mezo", "none: lozo"):
         assert told in note
     assert table.texts()["search cost"].tolist() == ["3 × 1 seed = 120 queries", "-", "2 × 1 seed = 80 queries"]
-
-
-def test_without_a_search_the_cost_is_nothing():
-    table = only([result("a")])
-    assert list(table.scores["search_queries"]) == [0]
-    assert list(table.texts()["search cost"]) == ["-"]
 
 
 def test_rows_are_paired_with_the_baseline_on_shared_seeds():
@@ -311,7 +284,7 @@ def test_a_row_of_one_seed_has_a_difference_and_no_test():
 
 def test_pairs_of_perplexity_win_by_being_lower():
     ours, theirs = result("a", metric="perplexity", accuracy=20.0), result("b", metric="perplexity", accuracy=25.5)
-    theirs["identity"]["method"]["name"] = "lora_zo"
+    theirs.identity["method"]["name"] = "lora_zo"
     row, _ = shown([ours, theirs], against_lora())
     assert (row["W/T/L against lora_zo"], row["difference"]) == ("1/0/0", "-5.50")
 
@@ -319,7 +292,7 @@ def test_pairs_of_perplexity_win_by_being_lower():
 def test_where_test_was_not_read_rows_are_paired_on_dev():
     made = [*seeds("a", (0.9, 0.8)), *seeds("b", (0.5, 0.7), method__name="lora_zo")]
     for each in made:
-        each["metrics"]["test"] = {}
+        each.metrics["test"] = {}
     table = only(made, against_lora())
     assert table.texts()["W/T/L against lora_zo"].tolist() == ["2/0/0", "baseline"]
     assert "better / as good / worse on dev (best)" in table.notes[0]
@@ -328,7 +301,7 @@ def test_where_test_was_not_read_rows_are_paired_on_dev():
 
 def test_why_a_row_is_not_paired_is_written(tmp_path):
     given = [result("a"), result("b", seed=1, method__name="lora_zo"), result("c", method__name="mezo", noise__std=0.1)]
-    text, _ = tables.write(given, tmp_path, against_lora())
+    text, _ = write(given, tmp_path, against_lora())
     assert "Not paired: ar1zo rank=8: they share no seed with a score." in text
     assert "Not paired: mezo rank=8: no row of lora_zo has its noise.std." in text
     stored = pd.read_csv(tmp_path / "table.csv").set_index("method")["unpaired"]
@@ -337,15 +310,14 @@ def test_why_a_row_is_not_paired_is_written(tmp_path):
 
 def test_diverged_seeds_are_not_paired():
     given = [*seeds("a", (0.9, 0.9)), result("b", method__name="lora_zo")]
-    given.append({**result("c", seed=1, method__name="lora_zo", accuracy=0.0), "status": "diverged"})
+    given.append(result("c", seed=1, method__name="lora_zo", accuracy=0.0, status="diverged"))
     assert shown(given, against_lora())[0]["W/T/L against lora_zo"] == "1/0/0"
 
 
 def test_infinite_and_missing_ratios_survive_in_every_file(tmp_path):
-    results = [result(str(rank), rank=rank) for rank in (1, 2, 3, 4)]
-    for made, value in zip(results, (math.inf, None, -math.inf, 10.0), strict=True):
-        made["signal"] = {} if value is None else {"zo/fd_snr_db": value}
-    text, refused = tables.write(decode(encode(results)), tmp_path)
+    values = (math.inf, math.nan, -math.inf, 10.0)
+    results = [result(str(rank), rank=rank, fd_snr_db=value) for rank, value in enumerate(values, 1)]
+    text, refused = write(results, tmp_path)
     assert refused == []
     assert [row["FD-SNR dB"] for row in cells(text)] == ["∞", "-", "-∞", "10.0"]
     stored = pd.read_csv(tmp_path / "table.csv").set_index("rank")["fd_snr_db"]
@@ -363,7 +335,7 @@ def test_an_infinite_seed_makes_the_mean_infinite_and_not_wrong():
 
 
 def test_methods_without_a_rank_stand_beside_those_with_one(tmp_path):
-    text, _ = tables.write([result("a"), without_adapter(result("b", method__name="mezo"))], tmp_path)
+    text, _ = write([result("a"), without_adapter(result("b", method__name="mezo"))], tmp_path)
     stored = pd.read_csv(tmp_path / "table.csv")
     assert list(stored["method"]) == ["ar1zo", "mezo"]
     assert math.isnan(stored["rank"][1])
@@ -372,9 +344,9 @@ def test_methods_without_a_rank_stand_beside_those_with_one(tmp_path):
 
 def test_costs_are_means_over_the_same_seeds():
     other = result("b", seed=1)
-    other |= {"tokens": 1236, "flops": 7e9, "peak_memory_bytes": 5 * 2**20}
-    other["seconds"] |= {"train": 20.0, "step_median": 0.7}
-    diverged = {**result("c", seed=2, status="diverged"), "tokens": 9}
+    other = replace(other, tokens=1236, flops=7e9, peak_memory_bytes=5 * 2**20)
+    other.seconds.update(train=20.0, step_median=0.7)
+    diverged = replace(result("c", seed=2, status="diverged"), tokens=9)
     table = only([result("a"), other, diverged])
     (line,) = table.costs.to_dict("records")
     assert (line["n"], line["tokens"], line["flops"], line["seconds_train"]) == (2, 1235, 6e9, 15.0)
@@ -398,21 +370,19 @@ def test_costs_are_means_over_the_same_seeds():
 
 
 def test_costs_that_were_not_booked_are_dashes(tmp_path):
-    silent = result("a")
-    del silent["flops"], silent["peak_memory_bytes"], silent["peak_memory_of"]
-    silent["seconds"] = {}
+    silent = replace(result("a"), peak_memory_bytes=None, peak_memory_of="", memory_bytes={"step": None})
+    silent.seconds["step_median"] = math.nan
     (row,) = only([silent]).cost_texts().to_dict("records")
-    assert {row[title] for title in ("FLOPs", "s train", "s/step", "peak MiB")} == {"-"}
+    assert {row[title] for title in ("s/step", "peak MiB", "model MiB", "step MiB")} == {"-"}
     assert row["tokens"] == "1234"
     assert "not said what of" in only([silent]).costs_caption
 
 
 def test_the_main_table_is_the_same_on_every_machine(tmp_path):
-    slow = result("a")
-    slow["seconds"] = dict.fromkeys(slow["seconds"], 1e6)
-    slow |= {"peak_memory_bytes": 10**12, "peak_memory_of": "tensors in CUDA's allocator"}
-    tables.write([result("a")], tmp_path / "fast", against_lora())
-    tables.write([slow], tmp_path / "slow", against_lora())
+    slow = replace(result("a"), peak_memory_bytes=10**12, peak_memory_of="tensors in CUDA's allocator")
+    slow.seconds.update(dict.fromkeys(slow.seconds, 1e6))
+    write([result("a")], tmp_path / "fast", against_lora())
+    write([slow], tmp_path / "slow", against_lora())
     for name in SIX:
         fast = (tmp_path / "fast" / name).read_bytes()
         assert (fast == (tmp_path / "slow" / name).read_bytes()) is name.startswith("table")
@@ -420,8 +390,8 @@ def test_the_main_table_is_the_same_on_every_machine(tmp_path):
 
 def test_the_order_of_the_results_does_not_matter(tmp_path):
     given = [*seeds("a", (0.5, 0.7, 0.6)), *seeds("b", (0.1, 0.3), method__name="lora_zo"), hole("c", rank=4)]
-    tables.write(given, tmp_path / "a", against_lora())
-    tables.write(given[::-1], tmp_path / "b", against_lora())
+    write(given, tmp_path / "a", against_lora())
+    write(given[::-1], tmp_path / "b", against_lora())
     for name in SIX:
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
 
@@ -434,7 +404,7 @@ def test_budgets_of_tokens_and_seconds_are_named():
 
 
 def test_the_unit_that_is_matched_is_checked(tmp_path):
-    _, refused = tables.write([result("a")], tmp_path, Protocol(match="tokens"))
+    _, refused = write([result("a")], tmp_path, Protocol(match="tokens"))
     assert "budget.tokens, which was not granted to ar1zo rank=8" in refused[0]
     with pytest.raises(UserError, match=r"Invalid sweep\.match: 'steps'\. Must be one of queries, seconds, tokens"):
         Protocol(match="steps")
@@ -446,7 +416,7 @@ HOSTILE = r"a_b|c & 50% \x {y} #1 $z$ <i> ~^"
 def test_names_cannot_break_out_of_a_table(tmp_path):
     given = [result("a", method__name=HOSTILE), result("b", method__name="[4pt]"), result("c", method__order="p|q\nr")]
     given.append(result("d", rank=4))
-    text, _ = tables.write(given, tmp_path, Protocol(caption="Ranks & 50 % of them"))
+    text, _ = write(given, tmp_path, Protocol(caption="Ranks & 50 % of them"))
     lines = [line for line in text.splitlines() if line.startswith("|")]
     assert len(lines) == 6
     assert len({line.replace(r"\|", "").count("|") for line in lines}) == 1
@@ -462,18 +432,18 @@ def test_names_cannot_break_out_of_a_table(tmp_path):
 
 
 def test_latex_tells_once_what_is_the_same_in_all_rows(tmp_path):
-    tables.write([result("a"), result("b", rank=4, accuracy=0.9)], tmp_path)
+    write([result("a"), result("b", rank=4, accuracy=0.9)], tmp_path)
     latex = (tmp_path / "table.tex").read_text(encoding="utf-8")
     assert "The same in all rows: lr 0.001, eps 0.001, n 1, " in latex
     header = next(line for line in latex.splitlines() if line.startswith("method"))
     assert header == r"method & rank & zero-shot dev \% & dev \% (best) & test \% (best) & test \% (last) \\"
-    tables.write([result("a")], tmp_path)  # a single row is shown whole
+    write([result("a")], tmp_path)  # a single row is shown whole
     assert "search cost" in (tmp_path / "table.tex").read_text(encoding="utf-8")
 
 
 def test_sections_with_different_columns_share_a_csv(tmp_path):
     given = [result("a"), result("b", method__order="random"), result("c", task__name="u")]
-    tables.write(given, tmp_path)
+    write(given, tmp_path)
     stored = pd.read_csv(tmp_path / "table.csv")
     assert list(stored["task"]) == ["t", "t", "u"]
     assert set(stored["method.order"][:2]) == {"cyclic", "random"}
@@ -482,7 +452,7 @@ def test_sections_with_different_columns_share_a_csv(tmp_path):
 
 def test_the_csv_holds_the_numbers_unrounded(tmp_path):
     given = seeds("a", (1 / 3, 2 / 3, 0.5))
-    tables.write(given, tmp_path)
+    write(given, tmp_path)
     stored = pd.read_csv(tmp_path / "table.csv")
     expected = only(given).scores
     for name in ("test_best", "test_best_sd", "test_best_low", "test_best_high"):
@@ -490,7 +460,7 @@ def test_the_csv_holds_the_numbers_unrounded(tmp_path):
 
 
 def test_published_numbers_stand_below_ours_under_their_own_heading(tmp_path):
-    text, _ = tables.write([result("a")], tmp_path, Protocol(published=["lozo_opt_13b", "bszo_opt_1.3b"]))
+    text, _ = write([result("a")], tmp_path, Protocol(published=["lozo_opt_13b", "bszo_opt_1.3b"]))
     ours, theirs = text.split("### Published elsewhere (not comparable run by run)")
     assert "ar1zo" in ours
     assert "LOZO" not in ours
@@ -502,18 +472,18 @@ def test_published_numbers_stand_below_ours_under_their_own_heading(tmp_path):
 
 def test_an_unknown_published_block_is_told_before_anything_is_written(tmp_path):
     with pytest.raises(UserError, match=r"Invalid sweep\.published: 'lozo'\. Must be one of .*lozo_opt_13b"):
-        tables.write([result("a")], tmp_path / "out", Protocol(published=["lozo"]))
+        write([result("a")], tmp_path / "out", Protocol(published=["lozo"]))
     assert not (tmp_path / "out").exists()
 
 
 def test_a_caption_stands_above_everything(tmp_path):
-    text, _ = tables.write([result("a")], tmp_path, Protocol(caption="Methods at equal queries"))
+    text, _ = write([result("a")], tmp_path, Protocol(caption="Methods at equal queries"))
     assert text.startswith("Methods at equal queries\n\n### t, m:")
-    assert tables.write([result("a")], tmp_path)[0].startswith("### t, m:")
+    assert write([result("a")], tmp_path)[0].startswith("### t, m:")
 
 
 def test_nothing_makes_no_table(tmp_path):
-    assert tables.write([], tmp_path / "out") == ("", [])
+    assert write([], tmp_path / "out") == ("", [])
     assert not (tmp_path / "out").exists()
 
 
@@ -524,8 +494,3 @@ def test_tables_load_neither_torch_nor_what_draws_and_tests():
     loaded = set(done.stdout.split())
     assert "zo_runner.reporting.tables.tables" in loaded
     assert not heavy & loaded
-
-
-def test_numbers_need_no_protocol():
-    ((_, rows),) = sections([result("a")]).items()
-    pd.testing.assert_frame_equal(score_table.numbers(rows), only([result("a")]).scores)

@@ -6,7 +6,7 @@ import json
 import pytest
 
 from tests.cli.helpers import configure, write_rows
-from zo_runner.config.validation import build
+from zo_runner.config.instantiate import build
 from zo_runner.errors import UserError
 from zo_runner.tasks import pocket_grammar
 from zo_runner.tasks.base import Example, Template

@@ -42,12 +42,6 @@ def test_latex_takes_no_text_for_a_command(text, escaped):
     assert formats.escape(text) == escaped
 
 
-def test_a_row_that_begins_with_a_bracket_is_no_option_of_the_line_break():
-    text = formats.latex(pd.DataFrame({"[a]": ["[1, 2]", "b"], "c": ["[3", "d"]}), "")
-    assert "{[}1, 2] & [3 \\\\" in text
-    assert "\n[" not in text
-
-
 def test_markdown_cells_and_titles_stay_in_their_cell():
     text = formats.markdown(pd.DataFrame({"a|b": ["c|d", "e\nf"]}))
     assert text.splitlines()[0].startswith(r"| a\|b")

@@ -16,7 +16,7 @@ from wandb.proto import wandb_internal_pb2
 from tests.cli.helpers import SMALL, read_json, read_jsonl, the_run, zo_run
 from zo_runner.errors import RunWarning
 from zo_runner.records import tracking
-from zo_runner.records.run_directory import decode
+from zo_runner.records.json_files import decode
 from zo_runner.training.noise import Noise
 
 KEY = "0123456789abcdef0123456789abcdef01234567"

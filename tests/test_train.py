@@ -15,6 +15,7 @@ from zo_runner.training.budget import Budget, Ledger
 from zo_runner.training.meters import Coverage
 from zo_runner.training.noise import Noise
 from zo_runner.training.sampler import BatchOrder
+from zo_runner.training.step import Stepper
 from zo_runner.training.trainer import Trainer
 
 SIZE, BATCH = 10, 4
@@ -83,18 +84,15 @@ def fo_sgd(params, *, lr, eps):
 
 def trainer(*, queries=20, eval_every=8, log_every=3, noise=None, scores=(), method=MeZO, lr=0.01, budget=None):
     theta = torch.ones(3)
-    return Trainer(
+    stepper = Stepper(
         method=method([theta], lr=lr, eps=1e-3),
         evaluator=Bowl(theta, list(scores)),
         train=EXAMPLES,
-        dev=EXAMPLES[:3],
         order=BatchOrder(SIZE, BATCH, 0),
         ledger=Ledger(budget or Budget(queries=queries)),
         noise=noise or Noise(repeats=0),
-        eval_every=eval_every,
-        log_every=log_every,
-        observer=Notes(),
     )
+    return Trainer(stepper=stepper, dev=EXAMPLES[:3], eval_every=eval_every, log_every=log_every, observer=Notes())
 
 
 # Budget
@@ -103,7 +101,7 @@ def trainer(*, queries=20, eval_every=8, log_every=3, noise=None, scores=(), met
 @pytest.mark.parametrize(("queries", "steps"), [(2, 1), (3, 1), (20, 10), (21, 10)])
 def test_the_number_of_steps_follows_from_the_budget(queries, steps):
     t = trainer(queries=queries)
-    outcome = t.run()
+    outcome = t.fit()
     assert outcome.status == "done"
     assert [report.step for report, _ in t.observer.steps] == list(range(steps))
     assert t.ledger.queries == {"train": 2 * steps, "calibration": 0, "noise": 0}
@@ -116,12 +114,12 @@ def test_the_number_of_steps_follows_from_the_budget(queries, steps):
 @pytest.mark.parametrize(("queries", "steps"), [(2, 0), (3, 1), (20, 6)])
 def test_a_first_order_step_is_three_queries_and_measures_neither_slope_nor_noise(queries, steps):
     t = trainer(queries=queries, method=fo_sgd, noise=Noise(std=1.0, repeats=4, every=1))
-    outcome = t.run()
+    outcome = t.fit()
     assert outcome.status == "done"
     assert t.ledger.queries == {"train": 3 * steps, "calibration": 0, "noise": 0}
     assert t.ledger.examples == 3 * steps * BATCH
     assert t.ledger.tokens == 3 * steps * BATCH * 2
-    assert len(t.evaluator.seen) == steps
+    assert len(t.stepper.evaluator.seen) == steps
     reports = [report for report, _ in t.observer.steps]
     assert [report.slopes for report in reports] == [()] * steps
     # Gradient descent on a bowl, whose loss no noise was added to.
@@ -133,7 +131,7 @@ def test_a_first_order_step_is_three_queries_and_measures_neither_slope_nor_nois
 
 def test_a_first_order_loss_that_is_not_finite_is_a_diverged_run():
     t = trainer(method=fo_sgd, lr=1e30)
-    outcome = t.run()
+    outcome = t.fit()
     assert outcome.status == "diverged"
     assert outcome.error.startswith(("the loss is inf at step", "the gradient is not finite at step"))
 
@@ -165,27 +163,27 @@ class Uneven(Bowl):
 )
 def test_a_step_that_a_budget_of_tokens_cannot_pay_is_not_begun(tokens, steps):
     t = trainer(budget=Budget(tokens=tokens))
-    t.evaluator = Uneven(t.evaluator.theta, lengths=[10, 20, 100, 1, 1000])
-    t.run()
+    t.stepper.evaluator = Uneven(t.stepper.evaluator.theta, lengths=[10, 20, 100, 1, 1000])
+    t.fit()
     assert len(t.observer.steps) == steps
-    assert t.ledger.queries["train"] == len(t.evaluator.seen) == 2 * steps
+    assert t.ledger.queries["train"] == len(t.stepper.evaluator.seen) == 2 * steps
     assert t.ledger.tokens == [0, 20, 60, 260, 262][steps] <= tokens
     assert t.ledger.examples == 2 * steps * BATCH
 
 
 def test_the_unit_of_the_budget_does_not_change_the_steps():
     by_queries, by_tokens = trainer(queries=12), trainer(budget=Budget(tokens=12 * BATCH * 2))
-    by_queries.run()
-    by_tokens.run()
+    by_queries.fit()
+    by_tokens.fit()
     assert by_tokens.observer.steps == by_queries.observer.steps
     assert by_tokens.observer.dev() == by_queries.observer.dev()
 
 
 def test_no_batch_is_built_that_a_budget_of_queries_cannot_pay():
     t = trainer(queries=5)
-    t.evaluator = Uneven(t.evaluator.theta, lengths=[1] * 3)
-    t.run()
-    assert t.evaluator.built == 2
+    t.stepper.evaluator = Uneven(t.stepper.evaluator.theta, lengths=[1] * 3)
+    t.fit()
+    assert t.stepper.evaluator.built == 2
 
 
 @dataclass
@@ -204,7 +202,7 @@ def test_a_budget_of_seconds_overshoots_by_one_step_at_most(seconds, steps, monk
     monkeypatch.setattr("zo_runner.training.budget.time", clock)
     monkeypatch.setattr("zo_runner.training.step.time", clock)
     t = trainer(budget=Budget(seconds=seconds), noise=Noise(repeats=2, every=1), eval_every=2)
-    build, loss, score = t.evaluator.batches, t.evaluator.loss, t.evaluator.score
+    build, loss, score = t.stepper.evaluator.batches, t.stepper.evaluator.loss, t.stepper.evaluator.score
 
     def slow(function, takes):
         def call(*args, **kwargs):
@@ -214,8 +212,12 @@ def test_a_budget_of_seconds_overshoots_by_one_step_at_most(seconds, steps, monk
         return call
 
     # One second to build a batch, one for each of the two queries of a step; dev takes for ever, noise two a step.
-    t.evaluator.batches, t.evaluator.loss, t.evaluator.score = slow(build, 1.0), slow(loss, 1.0), slow(score, 1000.0)
-    outcome = t.run()
+    t.stepper.evaluator.batches, t.stepper.evaluator.loss, t.stepper.evaluator.score = (
+        slow(build, 1.0),
+        slow(loss, 1.0),
+        slow(score, 1000.0),
+    )
+    outcome = t.fit()
     assert len(t.observer.steps) == steps
     assert list(outcome.step_seconds) == [3.0] * steps
     assert t.ledger.seconds["train"] == 3.0 * steps < seconds + 3.0
@@ -226,15 +228,15 @@ def test_a_budget_of_seconds_overshoots_by_one_step_at_most(seconds, steps, monk
 
 def test_both_queries_of_a_step_see_the_same_batch_and_each_step_the_next():
     t = trainer(queries=12)
-    t.run()
-    batches = t.evaluator.seen
+    t.fit()
+    batches = t.stepper.evaluator.seen
     assert batches[::2] == batches[1::2]
-    assert batches[::2] == [[EXAMPLES[i].prefix[0] for i in t.order[step]] for step in range(6)]
+    assert batches[::2] == [[EXAMPLES[i].prefix[0] for i in t.stepper.order[step]] for step in range(6)]
 
 
 def test_dev_and_noise_are_booked_and_not_charged():
     t = trainer(queries=20, noise=Noise(repeats=4, every=5))
-    t.run()
+    t.fit()
     assert t.ledger.queries == {"train": 20, "calibration": 0, "noise": 4 * 2}
     assert t.ledger.charged == 20
     assert t.ledger.examples == 20 * BATCH
@@ -246,7 +248,7 @@ def test_measuring_noise_does_not_change_the_trajectory():
     slopes = []
     for noise in (Noise(repeats=0), Noise(repeats=4, every=2)):
         t = trainer(noise=noise)
-        t.run()
+        t.fit()
         slopes.append([report.slopes for report, _ in t.observer.steps])
     assert slopes[0] == slopes[1]
 
@@ -262,7 +264,7 @@ def test_a_method_that_does_not_spend_what_it_declares_is_caught(queries):
             return float(closure())
 
     with pytest.raises(RuntimeError, match=f"^Other made {queries} queries in a step and declares 2"):
-        trainer(method=Other).run()
+        trainer(method=Other).fit()
 
 
 # Dev
@@ -281,7 +283,7 @@ def test_a_method_that_does_not_spend_what_it_declares_is_caught(queries):
 )
 def test_dev_is_read_before_the_first_step_then_on_schedule_and_at_the_end(queries, eval_every, at):
     t = trainer(queries=queries, eval_every=eval_every)
-    outcome = t.run()
+    outcome = t.fit()
     assert t.observer.dev() == at
     assert (outcome.zero_shot.step, outcome.last.queries) == (0, at[-1])
 
@@ -290,7 +292,7 @@ def test_the_best_is_chosen_by_accuracy_then_loss_and_never_before_a_step():
     pairs = [(0.1, 0.99), (0.9, 0.6), (0.8, 0.7), (0.7, 0.7), (0.7, 0.7), (0.1, 0.6)]
     scores = [Score(loss, {"accuracy": accuracy}) for loss, accuracy in pairs]
     t = trainer(queries=10, eval_every=2, scores=scores)
-    outcome = t.run()
+    outcome = t.fit()
     assert outcome.zero_shot.score == scores[0]
     assert (outcome.best.step, outcome.best.score) == (3, Score(0.7, {"accuracy": 0.7}))
     assert (outcome.last.step, outcome.last.score) == (5, Score(0.1, {"accuracy": 0.6}))
@@ -299,9 +301,9 @@ def test_the_best_is_chosen_by_accuracy_then_loss_and_never_before_a_step():
 
 def test_the_first_metric_selects_and_a_lower_perplexity_is_better():
     scores = [Score(3.0, {"perplexity": 20.0}), Score(2.0, {"perplexity": 7.4}), Score(2.5, {"perplexity": 12.2})]
-    assert trainer(queries=4, eval_every=2, scores=scores).run().best.score == scores[1]
+    assert trainer(queries=4, eval_every=2, scores=scores).fit().best.score == scores[1]
     scores = [Score(1.0, {"f1": a, "exact_match": b}) for a, b in ((0.1, 0.1), (0.5, 0.2), (0.4, 0.4))]
-    assert trainer(queries=4, eval_every=2, scores=scores).run().best.score == scores[1]
+    assert trainer(queries=4, eval_every=2, scores=scores).fit().best.score == scores[1]
 
 
 # Events
@@ -309,7 +311,7 @@ def test_the_first_metric_selects_and_a_lower_perplexity_is_better():
 
 def test_train_events_hold_the_mean_loss_since_the_last_one():
     t = trainer(queries=14, log_every=3)
-    t.run()
+    t.fit()
     events = [event for event in t.observer.events if "train/loss" in event]
     losses = [report.loss for report, _ in t.observer.steps]
     assert [event["step"] for event in events] == [1, 4, 7]
@@ -322,7 +324,7 @@ def test_train_events_hold_the_mean_loss_since_the_last_one():
 
 def test_readings_of_the_signal_reach_the_observer_and_the_outcome():
     t = trainer(queries=6, noise=Noise(std=0.01, repeats=8, every=100))
-    outcome = t.run()
+    outcome = t.fit()
     assert outcome.signal == t.observer.steps[-1][1]
     assert set(outcome.signal) == {"zo/signal", "zo/noise", "zo/fd_snr", "zo/fd_snr_db"}
 
@@ -338,13 +340,9 @@ class Atomwise(AR1ZO):
         super().__init__([{"params": [theta.view(3, 1), torch.zeros(1, 3)], "name": "module"}], **options)
 
 
-def atom_events(t):
-    return [event for event in t.observer.events if "zo/atoms/fd_snr_db" in event]
-
-
 def test_atoms_have_the_fd_snr_of_their_own_slopes_at_every_dev_evaluation():
     t = trainer(queries=10, eval_every=4, method=Atomwise, noise=Noise(std=1e-3, repeats=8, every=100))
-    noise = t.run().signal["zo/noise"]
+    noise = t.fit().signal["zo/noise"]
     events = [event for event in t.observer.events if "zo/atoms/fd_snr_db" in event]
     assert [event["queries"] for event in events] == [4, 8, 10]
     assert [event["queries"] for event in t.observer.events if "dev/loss" in event] == [0, 4, 8, 10]
@@ -362,7 +360,7 @@ def test_atoms_have_the_fd_snr_of_their_own_slopes_at_every_dev_evaluation():
 )
 def test_where_atoms_or_noise_are_unknown_nothing_is_said_of_them(method, repeats):
     t = trainer(method=method, noise=Noise(std=0.01, repeats=repeats))
-    assert (t.run().coverage is None) == (method is not Atomwise)
+    assert (t.fit().coverage is None) == (method is not Atomwise)
     assert not [key for event in t.observer.events for key in event if key.startswith("zo/atoms")]
 
 
@@ -374,12 +372,12 @@ def test_where_atoms_or_noise_are_unknown_nothing_is_said_of_them(method, repeat
 ])  # fmt: skip
 @pytest.mark.parametrize("order", ["cyclic", "shuffled"])
 def test_a_pass_covers_every_atom_with_two_queries_each(order, queries, expected):
-    assert trainer(queries=queries, method=partial(Atomwise, order=order)).run().coverage == expected
+    assert trainer(queries=queries, method=partial(Atomwise, order=order)).fit().coverage == expected
 
 
 def test_a_random_order_needs_more_queries_to_cover_every_atom():
     t = trainer(queries=200, method=partial(Atomwise, order="random", seed=1))
-    coverage = t.run().coverage
+    coverage = t.fit().coverage
     atoms = [report.atom for report, _ in t.observer.steps]
     last_first_visit = max(atoms.index(k) for k in range(3))
     assert coverage == Coverage(3, 3, 2 * (last_first_visit + 1))
@@ -388,9 +386,9 @@ def test_a_random_order_needs_more_queries_to_cover_every_atom():
 
 def test_a_run_that_diverges_keeps_the_coverage_it_reached():
     t = trainer(queries=20, method=Atomwise)
-    loss = t.evaluator.loss
-    t.evaluator.loss = lambda *batches: loss(*batches) * (math.nan if t.method.steps == 2 else 1.0)
-    assert t.run().coverage == Coverage(3, 2, None)
+    loss = t.stepper.evaluator.loss
+    t.stepper.evaluator.loss = lambda *batches: loss(*batches) * (math.nan if t.method.steps == 2 else 1.0)
+    assert t.fit().coverage == Coverage(3, 2, None)
 
 
 # Divergence
@@ -398,9 +396,9 @@ def test_a_run_that_diverges_keeps_the_coverage_it_reached():
 
 def test_a_loss_that_is_no_number_ends_the_run_at_its_step():
     t = trainer(queries=20)
-    loss = t.evaluator.loss
-    t.evaluator.loss = lambda *batches: loss(*batches) * (math.nan if t.method.steps == 4 else 1.0)
-    outcome = t.run()
+    loss = t.stepper.evaluator.loss
+    t.stepper.evaluator.loss = lambda *batches: loss(*batches) * (math.nan if t.method.steps == 4 else 1.0)
+    outcome = t.fit()
     assert outcome.status == "diverged"
     assert outcome.error == "the loss is nan at step 4 (query 9)"
     assert outcome.best.step == 4
@@ -409,7 +407,7 @@ def test_a_loss_that_is_no_number_ends_the_run_at_its_step():
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
 def test_a_dev_loss_that_is_no_number_ends_the_run(bad):
-    outcome = trainer(queries=20, scores=[Score(1.0, {"accuracy": 0.5}), Score(bad, {"accuracy": 0.5})]).run()
+    outcome = trainer(queries=20, scores=[Score(1.0, {"accuracy": 0.5}), Score(bad, {"accuracy": 0.5})]).fit()
     assert outcome.status == "diverged"
     assert outcome.error == f"the dev loss is {bad} at step 4 (query 8)"
     assert outcome.best is None

@@ -1,39 +1,37 @@
-"""zo-run: compose a configuration, execute it, say in one line what came of it. No torch before it is needed."""
+"""zo-run: turn a command line into one job and its exit code. Torch is imported when a run starts, not before."""
 
 import json
 import os
 import re
 import sys
-import traceback
 from pathlib import Path
 from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import HydraException, OverrideParseException
+from hydra.errors import HydraException
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from zo_runner.config import credentials, validation, yaml_files
+from zo_runner.config import credentials, validation
+from zo_runner.config.composition_errors import in_composition, one_line
 from zo_runner.config.credentials import redacted
 from zo_runner.config.schema import HOME, PACKAGE
 from zo_runner.errors import Fault, UserError, invalid
+from zo_runner.jobs import table
 from zo_runner.jobs.console import complain, quiet, say, trace
-from zo_runner.jobs.dispatch import carry_out, closing_line
-from zo_runner.records.run_directory import find_runs
-from zo_runner.reporting.tables.aggregate import read
+from zo_runner.jobs.dispatch import carry_out
+from zo_runner.records.result import RunResult, TrainResult
+from zo_runner.reporting.summary_line import closing_line
 from zo_runner.training.interrupts import Terminated, raise_on_sigterm
 
 INTERRUPTED, TERMINATED = 130, 143
 
 # More digits than Python takes for a number, which Hydra does not expect.
 _ENDLESS = re.compile(r"\d{4300}")
-
-# What a job of a multirun notes when it ends.
-_NOTE = {"overrides": list, "run": str | None, "error": str | None}
 
 # The exit code that the jobs of this process have earned so far.
 _exit_code = 0
@@ -43,39 +41,21 @@ class TableAtEnd(Callback):
     """Writes and prints the table when the last job of a multirun has ended."""
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
-        """Gather what the jobs noted; they may have run in other processes."""
+        """Gather the notes of the jobs, which may have run in other processes."""
         folder = Path(config.hydra.sweep.dir)
-        jobs, broken = _noted(folder / "jobs.jsonl")
+        notes, broken = table.read_notes(folder / "jobs.jsonl")
+        failed = [note for note in notes if note["error"] is not None]
         for sentence in broken:
             complain(sentence)
-            _fail()
-        failed = [job for job in jobs if job["error"] is not None]
-        runs = list(dict.fromkeys(job["run"] for job in jobs if job["run"] is not None))
+        runs = dict.fromkeys(note["run"] for note in notes if note["run"] is not None)
         if runs:
-            _write_table([Path(run) for run in runs], folder)
+            table.write(map(Path, runs), folder)
         if failed:
-            complain(f"{len(failed)} of {len(jobs)} jobs failed:")
-            for job in failed:
-                complain(f"  {' '.join(job['overrides'])}: {job['error']}")
+            complain(f"{len(failed)} of {len(notes)} jobs failed:")
+        for note in failed:
+            complain(f"  {' '.join(note['overrides'])}: {note['error']}")
+        if broken or failed:
             _fail()
-
-
-def _noted(file: Path) -> tuple[list[dict[str, Any]], list[str]]:
-    """What the jobs of a multirun noted, and a sentence for each line that is none of theirs."""
-    jobs, broken = [], []
-    lines = file.read_bytes().split(b"\n") if file.is_file() else []
-    for number, line in enumerate(lines, 1):
-        try:
-            job = json.loads(line) if line.strip() else None
-        except (ValueError, RecursionError):
-            job = {}
-        if job is None:
-            continue
-        if isinstance(job, dict) and all(isinstance(job.get(key, 0), kind) for key, kind in _NOTE.items()):
-            jobs.append(job)
-        else:
-            broken.append(f"{file}:{number} is no note of a job; what it said is left out.")
-    return jobs, broken
 
 
 @hydra.main(version_base="1.3", config_path=str(HOME / "conf"), config_name="run")
@@ -94,7 +74,7 @@ def _job(cfg: DictConfig) -> float | None:
     try:
         directory, result = _run(cfg, overrides)
         note["run"] = str(directory) if cfg.job == "train" else None  # what the table at the end compares
-        return result.get("objective")
+        return result.objective if isinstance(result, TrainResult) else None
     except (UserError, Fault) as error:
         note["error"] = str(error)
     except (HydraException, OmegaConfBaseException) as error:  # a value that leads nowhere until it is read
@@ -111,19 +91,20 @@ def _job(cfg: DictConfig) -> float | None:
     return None
 
 
-def _run(cfg: DictConfig, overrides: list[str]) -> tuple[Path | None, dict[str, Any]]:
+def _run(cfg: DictConfig, overrides: list[str]) -> tuple[Path | None, RunResult | None]:
     if cfg.job == "report":
         _report(cfg, overrides)
-        return None, {}
+        return None, None
     if cfg.sweep.name is not None:
         raise UserError(f"A sweep needs -m: zo-run -m +sweeps={cfg.sweep.name}.")
     if cfg.job == "table":
         validation.check(cfg)
-        _rebuild_table(cfg, overrides)
-        return None, {}
+        if not table.rebuild(cfg, overrides):
+            _fail()
+        return None, None
     if cfg.job == "replay":
         _replay(cfg)
-        return None, {}
+        return None, None
     chosen = {override.split("=")[0].lstrip("+~") for override in overrides}
     path, result, cached = carry_out(cfg, chosen, wait=True)
     say(closing_line(result, path, cached=cached))
@@ -158,50 +139,6 @@ def _report(cfg: DictConfig, overrides: list[str]) -> None:
     conclude(sweep_runs(cfg, overrides), cfg, ())
 
 
-def _rebuild_table(cfg: DictConfig, overrides: list[str]) -> None:
-    """`job=table`: every finished run below runtime.root that agrees with the overrides."""
-    root = Path(cfg.runtime.root)
-    chosen = [override.split("=")[0].lstrip("+") for override in overrides]
-    keys = [key for key in chosen if key not in ("job", "tracker") and not key.startswith(("runtime.root", "tracker."))]
-    groups = ("model", "task", "method", "adapter", "budget", "noise")
-    keys = [f"{key}.name" if key in groups else key for key in keys]
-    runs, unreadable = [], []
-    for run in find_runs(root):
-        try:
-            if _agrees(yaml_files.read(run / "config.yaml"), cfg, keys):
-                runs.append(run)
-        except UserError as error:
-            unreadable.append(f"{error} The run is left out.")
-    for sentence in unreadable:
-        complain(sentence)
-        _fail()
-    if not runs:
-        raise UserError(
-            f"No table: no run below {str(root)!r} agrees with the command. Run some first, or choose fewer keys."
-        )
-    if not _write_table(runs, root):
-        _fail()
-
-
-def _agrees(saved: dict[str, Any], cfg: DictConfig, keys: list[str]) -> bool:
-    trained = saved.get("job") == "train"  # other jobs have nothing that a table compares
-    return trained and all(read(saved, *key.split(".")) == OmegaConf.select(cfg, key) for key in keys)
-
-
-def _write_table(runs: list[Path], folder: Path) -> bool:
-    """Print and save the table of some runs. False if a part of it was refused."""
-    from zo_runner.reporting.tables import tables
-
-    results, unreadable = tables.gather(runs)
-    text, refused = tables.write(results, folder)
-    refused = unreadable + refused
-    if text:
-        say(f"\n{text}\n{folder / 'table.md'}  {folder / 'table.csv'}")
-    for sentence in refused:
-        complain(sentence)
-    return not refused
-
-
 def main() -> None:
     """The console script.
 
@@ -219,7 +156,7 @@ def main() -> None:
         _check_words(sys.argv[1:])
         _job()
     except KeyboardInterrupt as signal:
-        complain("interrupted; the same command goes on")
+        complain("interrupted; run the same command again to continue")
         sys.exit(TERMINATED if isinstance(signal, Terminated) else INTERRUPTED)
     except (UserError, Fault) as error:
         complain(f"error: {error}")
@@ -231,9 +168,7 @@ def main() -> None:
         allowed = f"a folder that can be written to ({error.strerror or error})"
         complain(f"error: {invalid('runtime.root', error.filename, allowed)}")
         _fail()
-    except (
-        Exception
-    ) as error:  # Hydra's composer lets errors of any type through, at words that it cannot make sense of
+    except Exception as error:  # Hydra's composer lets errors of any type through
         if not in_composition(error):
             raise
         words = " ".join(sys.argv[1:])
@@ -256,39 +191,11 @@ def _check_words(words: list[str]) -> None:
 
 
 def help_text() -> str:
-    """What --help says: help.txt, and what there is in every group. Hydra's own takes seconds to list that."""
+    """The text of --help: help.txt and the options of every group, which Hydra takes seconds to list."""
     folders = sorted([*(HOME / "conf").iterdir(), HOME / "sweeps"], key=lambda folder: folder.name)
     options = {folder.name: sorted(file.stem for file in folder.glob("*.yaml")) for folder in folders}
     groups = "\n".join(f"{group}: {', '.join(names)}" for group, names in options.items() if names)
     return (PACKAGE / "help.txt").read_text(encoding="utf-8").replace("$GROUPS", groups)
-
-
-def in_composition(error: BaseException) -> bool:
-    """Whether Hydra raised it while it composed: then it is about what was typed, whatever its type."""
-    return "compose_config" in {frame.name for frame in traceback.extract_tb(error.__traceback__)}
-
-
-def one_line(error: BaseException) -> str:
-    """Hydra's and OmegaConf's errors in the form of ours: key, value, what is allowed."""
-    text = f"{error}\n{error.__cause__ or ''}"
-    key = re.search(r"full_key: (\S+)", text)
-    value = re.search(r"Value '(.*)' of type '\w+' could not be converted to (\w+)", text)
-    if key and value:
-        kinds = {"Integer": "an integer", "Float": "a number", "Boolean": "true or false"}
-        return str(invalid(key[1], value[1], kinds.get(value[2], value[2])))
-    option = re.search(r"Could not find '([\w/]+)/([^']*)'", text)
-    available = re.search(r"Available options in '[^']*':\n((?:\t.*\n?)+)", text)
-    if option and available:
-        return str(invalid(option[1], option[2], "one of " + ", ".join(available[1].split())))
-    unknown = re.search(r"Could not (?:override|append to config|delete from config)[^']*'([^']*)'", text)
-    if unknown:
-        return f"Unknown key {unknown[1]!r}. zo-run --help lists the keys, zo-run --cfg job shows them all."
-    if isinstance(error, OverrideParseException):
-        return (
-            f"Cannot read {error.override!r}. A value with spaces, braces or commas needs quotes of its own inside the "
-            """shell's, as in 'task.template="{text} It was"'."""
-        )
-    return " ".join(str(error).split())
 
 
 def _fail() -> None:

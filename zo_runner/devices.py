@@ -1,4 +1,4 @@
-"""How tensors reach the device that needs them."""
+"""Transfer of tensors between devices."""
 
 import torch
 

@@ -44,7 +44,7 @@ class RunWarning(UserWarning):
 
 
 def is_shortage(error: BaseException) -> bool:
-    """Whether an exception says that memory ran out, of this machine or of an accelerator."""
+    """True if an exception reports that memory ran out, of this machine or of an accelerator."""
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":  # torch's, which is not imported
         return True
     if isinstance(error, OSError) and error.errno == errno.ENOMEM:

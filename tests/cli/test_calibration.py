@@ -6,7 +6,7 @@ import pytest
 
 from tests.cli.helpers import SMALL, read_journal, read_json, the_run, zo_run
 from tests.conformance.cases import METHODS, ZEROTH_ORDER, Problem, groups_of, method_of
-from zo_runner.records.run_directory import decode
+from zo_runner.records.json_files import decode
 
 AUTO = (*SMALL, "method.lr=auto", "calibration.probes=4", "noise.repeats=4")
 

@@ -35,7 +35,7 @@ def test_an_interrupted_run_says_so_and_goes_on(ending, code, command, tmp_path,
         break_at(patch, 3, ending)
         ended = zo_run(*command)
     assert ended.code == code
-    assert ended.err.splitlines() == ["zo-run: interrupted; the same command goes on"]
+    assert ended.err.splitlines() == ["zo-run: interrupted; run the same command again to continue"]
     run = the_run(tmp_path)
     result = read_json(run / "result.json")
     assert (result["status"], result["queries"]["train"]) == ("interrupted", 6)

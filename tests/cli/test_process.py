@@ -36,15 +36,15 @@ def test_bad_input_ends_the_process_with_1_and_one_line(tmp_path):
 
 
 HEAVY = {"datasets", "matplotlib", "numpy", "pandas", "peft", "scipy", "torch", "transformers", "wandb"}
-PROBE = f"""
+PROBE = """
 import sys
 from zo_runner.cli import main
-for words in {{commands}}:
+for words in {commands}:
     sys.argv[1:] = words
     try:
         main()
     except SystemExit:
-        print("imported:", *sorted({HEAVY | {"hydra_plugins.zo_run_sweeps"}} & set(sys.modules)))
+        print("imported:", *sorted(set({watched}) & set(sys.modules)))
 """
 
 
@@ -53,7 +53,7 @@ def test_nothing_heavy_is_imported_before_it_is_needed_and_help_composes_nothing
     made = [*SMALL, "budget.queries=2", f"runtime.root={tmp_path}"]
     assert zo_run(*made).code == 0
     commands = [["--help"], ["--cfg", "job"], ["-m", "rank=0,-1"], made]
-    command = [sys.executable, "-c", PROBE.format(commands=commands)]
+    command = [sys.executable, "-c", PROBE.format(commands=commands, watched=[*HEAVY, "hydra_plugins.zo_run_sweeps"])]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     told = [line.split()[1:] for line in done.stdout.splitlines() if line.startswith("imported:")]
     assert told == [[], *[["hydra_plugins.zo_run_sweeps"]] * 3]
@@ -82,6 +82,6 @@ def test_an_interrupt_from_outside_gives_130_and_leaves_the_status(tmp_path):
         process.send_signal(signal.SIGINT)
         out, err = process.communicate()
     assert process.returncode == 130
-    assert (out, err) == ("", "zo-run: interrupted; the same command goes on\n")
+    assert (out, err) == ("", "zo-run: interrupted; run the same command again to continue\n")
     (run,) = runs_below(tmp_path)
     assert read_json(run / "result.json")["status"] == "interrupted"

@@ -80,7 +80,7 @@ def a_changed_slope(run):
     ("change", "words", "message"),
     [
         (None, ("step=5",), "Invalid step: 5. Must be from 0 to 4, the steps of the run's journal."),
-        (None, ("step=-1",), "Invalid step: -1. Must be an integer >= 0."),
+        (None, ("step=-1",), "Invalid step: -1. Must be an integer >= 0"),
         (lambda run: (run / "config.yaml").unlink(), (), "Must be the folder of a run, with its config.yaml."),
         (lambda run: (run / "journal.jsonl").unlink(), (), "journal.jsonl: no file."),
         (another_model, (), "Must be a run of the model that now lies at pocket_opt."),

@@ -1,7 +1,8 @@
 """Methods that are wrong on purpose, to show that the rules can tell."""
 
 from zo_runner.methods import LOZO, LOZOM, MeZO, StepReport, ZOSign
-from zo_runner.methods.directions import finite, losses_along, move
+from zo_runner.methods.directions import move
+from zo_runner.methods.queries import finite, losses_along
 
 
 class AnotherDrawOnRefresh(MeZO):

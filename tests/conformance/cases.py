@@ -6,18 +6,27 @@ weights are the parameters; with trains=adapter the weights are frozen and each 
 
 import itertools
 import math
+import os
 from pathlib import Path
 
 import torch
 from omegaconf import OmegaConf
 
-from zo_runner.config.validation import build
+import zo_runner.methods
+from zo_runner.config.instantiate import build
 from zo_runner.methods.atoms import lora_alpha
 from zo_runner.methods.random import normal
 
+# A folder with a method that stands beside those of the package: test_adding_a_method.py makes one.
+ADDED = Path(os.environ["ADDED_METHOD"]) if "ADDED_METHOD" in os.environ else None
+if ADDED is not None:
+    zo_runner.methods.__path__.append(str(ADDED / "methods"))
+
+FOLDERS = [Path(__file__).parents[2] / "conf" / "method", *([] if ADDED is None else [ADDED / "conf"])]
 METHODS = {
     file.stem: OmegaConf.to_container(OmegaConf.load(file))
-    for file in sorted((Path(__file__).parents[2] / "conf" / "method").glob("*.yaml"))
+    for folder in FOLDERS
+    for file in sorted(folder.glob("*.yaml"))
 }
 
 # The same with subspaces that change within a few steps, MeZO's other distribution, and every method of full parameters
@@ -37,7 +46,7 @@ EXAMPLES = 8
 
 
 def groups_of(node, widths=WIDTHS, rank=RANK, dtype=torch.float32):
-    """Parameter groups, as `adapters.lora_groups` or `adapters.dense_groups` would make them, with weights and all."""
+    """Parameter groups, as `lora.lora_groups` or `lora.dense_groups` would make them, with weights and all."""
 
     def parameter(tensor):
         return torch.nn.Parameter(tensor, requires_grad=False)

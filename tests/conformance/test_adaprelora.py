@@ -53,7 +53,7 @@ class Case:
         return self.delta_a - x @ self.a, self.delta_b + self.b @ x
 
 
-@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("seed", range(2))
 def test_its_change_of_w_is_the_dense_weighted_least_squares_solution(seed):
     """min over all dA, dB of || s (dB A + B dA) - H^-1[G] ||_H, as one dense system in their entries."""
     case = Case(seed)
@@ -71,7 +71,7 @@ def test_its_change_of_w_is_the_dense_weighted_least_squares_solution(seed):
     assert case.misfit2(case.delta_a, case.delta_b) > 0.01 * case.norm2(case.g), "rank 3 cannot reach all of G"
 
 
-@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("seed", range(2))
 def test_x_equal_to_zero_minimises_the_weighted_imbalance_among_all_that_fit_as_well(seed):
     case = Case(seed)
     best, misfit = case.imbalance2(case.delta_a, case.delta_b), case.misfit2(case.delta_a, case.delta_b)

@@ -33,7 +33,7 @@ from tests.conformance.cases import (
 )
 from tests.conformance.rules import assert_probe_leaves_every_bit, assert_updates_along_what_was_perturbed
 from zo_runner.errors import Diverged
-from zo_runner.methods.directions import losses_along
+from zo_runner.methods.queries import losses_along
 from zo_runner.methods.random import normal
 
 # Longer than any cycle of atoms here, and than the period at which low-rank methods refresh.
@@ -83,9 +83,7 @@ def same_states(left, right):
     return torch.equal(left[0], right[0]) and numpy_same and left[2] == right[2]
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_updates_along_the_direction_it_perturbed_on_every_step(node, dtype):
-    problem = Problem(groups_of(node, dtype=dtype))
+def test_updates_along_the_direction_it_perturbed_on_every_step(node, problem):
     method = method_of(node, problem, lr=1e-2, eps=1e-2)
     assert_updates_along_what_was_perturbed(method, problem, MANY_STEPS)
 
@@ -155,29 +153,28 @@ def test_restoring_by_subtraction_is_caught():
 
 
 @every_method
-@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
-def test_parameters_are_whole_and_the_step_repeatable_when_the_closure_raises(node, problem, error):
+def test_parameters_are_whole_and_the_step_repeatable_when_the_closure_raises(node, problem):
+    """On an exception of any kind: a KeyboardInterrupt, which is no Exception."""
     method = method_of(node, problem)
     run(method, problem, 3)
     undisturbed = copy.deepcopy(problem)
     expected = run(_resumed(node, method, undisturbed), undisturbed, 1)[-1]
     before = problem.values()
     for query in range(calls_of(method)):
-        with pytest.raises(error):
-            method.step(fails_at(query, problem, lambda: raise_(error("interrupted"))))
+        with pytest.raises(KeyboardInterrupt):
+            method.step(fails_at(query, problem, lambda: raise_(KeyboardInterrupt())))
         assert same_bits(problem.parameters, before)
         assert method.steps == 3
     assert same_bits(run(method, problem, 1)[-1], expected)
 
 
 @every_method
-@pytest.mark.parametrize("loss", [math.nan, math.inf, -math.inf])
-def test_a_loss_that_is_not_finite_raises_diverged_and_leaves_every_bit(node, problem, loss):
+def test_a_loss_that_is_not_finite_raises_diverged_and_leaves_every_bit(node, problem):
     method = method_of(node, problem)
     run(method, problem, 2)
     before = problem.values()
     for query in range(calls_of(method)):
-        for value in (loss, torch.tensor(loss)):
+        for value in (math.nan, torch.tensor(math.inf)):
             with pytest.raises(Diverged):
                 method.step(fails_at(query, problem, lambda value=value: value))
             assert same_bits(problem.parameters, before)
@@ -220,6 +217,8 @@ def test_no_query_builds_a_graph(node, problem):
 
 @every_method
 def test_lr_zero_changes_no_bit(node, problem):
+    for parameter in problem.parameters:
+        parameter.flatten()[:2] = torch.tensor([-0.0, 1e-40])
     before = problem.values()
     method = method_of(node, problem, lr=0.0)
     run(method, problem, 2 * RANK)
@@ -246,7 +245,7 @@ def _resumed(node, method, problem, **arguments):
 
 
 @every_method
-@pytest.mark.parametrize("k", [0, 1, RANK - 1, RANK, 2 * RANK + 1])
+@pytest.mark.parametrize("k", [0, RANK - 1, 2 * RANK + 1])
 def test_save_at_step_k_load_and_continue_is_the_uninterrupted_run(node, problem, k):
     steps = 3 * RANK
     whole = run(method_of(node, problem, seed=7), problem, steps)
@@ -347,10 +346,9 @@ def test_every_group_moves_with_its_own_lr(node):
     "schedule",
     [
         lambda method: torch.optim.lr_scheduler.LambdaLR(method, lambda step: 0.5**step),
-        lambda method: torch.optim.lr_scheduler.CosineAnnealingLR(method, T_max=5),
         lambda method: torch.optim.lr_scheduler.OneCycleLR(method, max_lr=0.1, total_steps=6, cycle_momentum=False),
     ],
-    ids=["lambda", "cosine", "one_cycle"],
+    ids=["lambda", "one_cycle"],
 )
 def test_a_scheduler_sets_the_lr_of_each_step_without_a_warning(node, problem, schedule):
     by_hand = Problem(groups_of(node))
@@ -370,14 +368,12 @@ def test_a_scheduler_sets_the_lr_of_each_step_without_a_warning(node, problem, s
     assert same_bits(problem.parameters, by_hand.parameters)
 
 
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [("lr", v) for v in (math.nan, math.inf, -1, "a", True, None)]
-    + [("eps", v) for v in (0, -1, math.nan, math.inf, "a", True, None)],
-)
-def test_an_invalid_argument_is_refused_by_name(node, problem, name, value):
-    with pytest.raises(ValueError, match=rf"^Invalid {name}: .*\. Must be .*\.$"):
-        type(method_of(node, problem))(problem.groups, **{"lr": 0.1, "eps": 0.1, name: value})
+def test_an_invalid_argument_is_refused_by_name(node, problem):
+    constructor = type(method_of(node, problem))
+    wrong = (math.nan, math.inf, -1, "a", True, None)
+    for name, value in [*(("lr", v) for v in wrong), *(("eps", v) for v in (*wrong, 0))]:
+        with pytest.raises(ValueError, match=rf"^Invalid {name}: .*\. Must be .*\.$"):
+            constructor(problem.groups, **{"lr": 0.1, "eps": 0.1, name: value})
 
 
 def test_a_second_method_on_the_same_groups_obeys_its_own_arguments(node, problem):

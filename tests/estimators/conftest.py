@@ -11,7 +11,7 @@ from transformers import OPTConfig, OPTForCausalLM, PreTrainedModel, Qwen3Config
 
 from tests.conformance.cases import CASES, METHODS, ZEROTH_ORDER
 from zo_runner.assets import ASSETS, asset_path
-from zo_runner.config.validation import build
+from zo_runner.config.instantiate import build
 from zo_runner.methods.random import generator
 from zo_runner.models.base_model import load_base
 from zo_runner.models.encoding import Encoded, Encoder
@@ -23,7 +23,7 @@ from zo_runner.tasks.base import Scoring
 def _estimator(node):
     """What decides the slope: several methods share one estimate of the gradient and differ in what they make of it."""
     method = get_class(node["_target_"])
-    settings = (node.get(key) for key in ("atoms", "distribution", "trains", "scaling"))
+    settings = (node.get("atoms"), node.get("distribution", "gaussian"), node["trains"])
     return method.direction, method._query, *settings
 
 

@@ -8,7 +8,7 @@ import torch
 from tests.conformance.cases import FIRST_ORDER, same_bits
 from tests.estimators.conftest import random_subject
 from tests.estimators.test_language_models import parts_of
-from zo_runner.config.validation import build
+from zo_runner.config.instantiate import build
 from zo_runner.methods.first_order import differentiated
 from zo_runner.models.encoding import Encoded
 from zo_runner.models.evaluator import Evaluator

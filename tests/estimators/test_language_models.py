@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from tests.conformance.cases import direction_of, flatten
-from zo_runner.config.validation import build
+from zo_runner.config.instantiate import build
 from zo_runner.methods import AR1ZO
 from zo_runner.methods.random import generator, normal
 from zo_runner.models.lora import attach_lora, dense_groups, lora_groups
@@ -59,7 +59,7 @@ def test_the_slope_is_the_directional_derivative_that_autograd_finds(node, subje
     assert np.linalg.norm(np.subtract(found, exact)) <= rtol * np.linalg.norm(exact)
 
 
-RANKS = (1, 4, 16, 64)
+RANKS = (1, 8, 64)
 NUM_DIRECTIONS = 40
 NUM_ADAPTERS = 8
 

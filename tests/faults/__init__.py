@@ -1,1 +1,1 @@
-"""Faults put into real runs on purpose: kills, full disks, torn files, hostile input, long runs. Not installed."""
+"""Faults injected into real runs: kills, full disks, torn files, signals, long runs. Not installed."""

@@ -1,4 +1,4 @@
-"""Short runs of every method that together use all that a run can resume: what faults are put into."""
+"""Short runs of every method, which together use every feature that a resume has to restore."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,20 +12,13 @@ from zo_runner.config.schema import HOME
 
 # A second or two, with several checkpoints, evaluations and logged steps.
 SHORT = (
-    "tracker=none",
-    "runtime.threads=1",
-    "batch_size=2",
-    "task.num_train=24",
-    "task.num_dev=16",
-    "task.num_test=6",
-    "budget.eval_every=16",
-    "budget.log_every=3",
-    "runtime.checkpoint_every=7",
+    *("tracker=none", "runtime.threads=1", "batch_size=2", "task.num_train=24", "task.num_dev=16", "task.num_test=6"),
+    *("budget.eval_every=16", "budget.log_every=3", "runtime.checkpoint_every=7"),
 )
 QUERIES = "budget.queries=56"
 TOKENS = ("budget.queries=null", "budget.tokens=1200")
 
-# What varies besides the method; each belongs to some methods only.
+# Options of some methods.
 NOISE = ("noise=injected", "noise.every=4", "noise.repeats=3")
 FOLD = ("runtime.fold=true",)
 LR = ("method.lr=auto", "calibration.probes=4", "calibration.every=3")
@@ -54,35 +47,28 @@ def methods() -> dict[str, dict[str, Any]]:
     return {file.stem: dict(OmegaConf.load(file).items()) for file in files}  # type: ignore[misc]
 
 
-def short(method: str, *extra: str, name: str = "") -> Experiment:
+def short(method: str, *extra: str) -> Experiment:
     """One short run."""
     budget = () if any(word.startswith(("budget.tokens", "budget.queries")) for word in extra) else (QUERIES,)
-    return Experiment(name or " ".join([method, *extra]), (f"method={method}", *SHORT, *budget, *extra))
+    return Experiment(" ".join([method, *extra]), (f"method={method}", *SHORT, *budget, *extra))
 
 
 def experiments() -> list[Experiment]:
-    """Every method as it comes, and with one more thing that may go wrong in a resume, on either model."""
+    """Every method with its defaults and with options, on both models."""
     found = []
     for number, (name, node) in enumerate(methods().items()):
-        here, there = (f"model={ASSETS[(number + i) % len(ASSETS)]}" for i in (0, 1))
-        found += [short(name, here), short(name, there, *_extra(node, number))]
+        one, other = (f"model={ASSETS[(number + i) % len(ASSETS)]}" for i in (0, 1))
+        found += [short(name, one), short(name, other, *_options(node, number))]
         if node.get("atoms") == "one":
-            found += [short(name, here, f"method.order={order}") for order in ("shuffled", "random")]
-            found.append(short(name, there, *FOLD))
-        elif other := _other(node):
-            found.append(short(name, there, f"method.trains={other}"))
+            found += [short(name, one, f"method.order={order}") for order in ("shuffled", "random")]
+            found.append(short(name, other, *FOLD))
+        elif not {"atoms", "damping"} & node.keys():  # these train pairs of LoRA's factors only
+            found.append(short(name, other, f"method.trains={'adapter' if node['trains'] == 'full' else 'full'}"))
     return found
 
 
-def _extra(node: dict[str, Any], number: int) -> Sequence[str]:
-    if "eps" not in node:  # a first-order method has neither noise nor a rate to measure
+def _options(node: dict[str, Any], number: int) -> Sequence[str]:
+    if "eps" not in node:  # a first-order method has neither noise nor a calibrated rate
         return TOKENS
     kinds: Sequence[Sequence[str]] = (LR, NOISE, TOKENS, (*LR, *NOISE))
     return kinds[number % len(kinds)]
-
-
-def _other(node: dict[str, Any]) -> str | None:
-    """What else a method can train; None for one of LoRA's pairs of factors."""
-    if {"atoms", "damping"} & node.keys():
-        return None
-    return "adapter" if node["trains"] == "full" else "full"

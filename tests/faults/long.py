@@ -1,12 +1,9 @@
-"""A run of very many steps: neither the process nor what it writes per step may grow.
+"""A very long run: neither the process nor what it writes per step may grow.
 
-    python -m tests.faults.long [--steps 200000] [--method ar1zo] [--json FILE]
-
-A real `zo-run` process trains a pocket model, and is watched from outside: resident memory, and the sizes of the two
+A real `zo-run` process trains a pocket model and is watched from outside: resident memory, and the sizes of the two
 logs. Memory is compared between the first and the last tenth of the steps, after a twentieth to warm up.
 """
 
-import argparse
 import os
 import statistics
 import subprocess
@@ -15,21 +12,21 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
-from tests.faults.experiments import methods
-from tests.faults.report import Part, write
+from tests.faults.report import Part
 
-# Growth of the memory, and of the bytes a step, that a run may show.
+# Allowed growth of the memory and of the bytes per step, as a share.
 ALLOWED = 0.01
 
-_WARM_UP, _SPAN = 0.05, 0.1
+WARM_UP, SPAN = 0.05, 0.1
 
-# What a step writes may take more digits late than early: step, queries, seconds.
-_DIGITS = 24
+# Extra bytes per step that late steps may need for longer numbers: step, queries, seconds.
+DIGITS = 24
 
 # Seconds between looks.
-_EVERY = 0.25
+INTERVAL = 0.25
 
 
 @dataclass(frozen=True)
@@ -49,26 +46,27 @@ class Sample:
     at: float
 
 
-def command(method: str, steps: int, root: Path) -> list[str]:
+def functions(quick: bool) -> list[Callable[[], list[Part]]]:
+    """One long run."""
+    return [partial(long_run, 1000 if quick else 200_000)]
+
+
+def command(steps: int, root: Path) -> list[str]:
     """Train for at least `steps` steps with a hundred dev evaluations."""
-    queries = steps * _queries_per_step(method)
-    words = [f"method={method}", f"budget.queries={queries}", f"budget.eval_every={max(queries // 100, 1)}"]
+    queries = steps * 2
+    words = ["method=ar1zo", f"budget.queries={queries}", f"budget.eval_every={max(queries // 100, 1)}"]
     small = ["batch_size=1", "task.num_train=64", "task.num_dev=8", "task.num_test=8", "runtime.threads=1"]
     return [sys.executable, "-m", "zo_runner.cli", *words, *small, "tracker=none", f"runtime.root={root}"]
 
 
-def _queries_per_step(method: str) -> int:
-    return 2 if "eps" in methods()[method] else 3
-
-
-def observed(words: list[str], root: Path) -> tuple[list[Sample], str]:
-    """Run a command, look at it from outside until it ends; what was seen, and what went wrong."""
+def sampled(words: list[str], root: Path) -> tuple[list[Sample], str]:
+    """Run a command and sample it until it ends; the samples, and the output if it failed."""
     start, samples = time.monotonic(), []
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=environment)
     step = 0
     while process.poll() is None:
-        time.sleep(_EVERY)
+        time.sleep(INTERVAL)
         logs = {file.name: file.stat().st_size for file in root.glob("*/*/*/*/*.jsonl")}
         resident = _resident(process.pid)
         if "journal.jsonl" in logs and resident and (now := _last_step(root)) > step:
@@ -88,7 +86,7 @@ def _resident(pid: int) -> int:
 
 
 def _last_step(root: Path) -> int:
-    """The number of the journal's last whole line; 0 without one."""
+    """The step of the journal's last whole line; 0 without one."""
     (file,) = root.glob("*/*/*/*/journal.jsonl")
     with file.open("rb") as stream:
         stream.seek(max(file.stat().st_size - 8192, 0))
@@ -105,28 +103,28 @@ def growth(samples: list[Sample], of: Callable[[Sample], float]) -> float:
 def tenths(samples: list[Sample]) -> tuple[list[Sample], list[Sample]]:
     """The samples of the first tenth of the steps after the warm-up, and those of the last."""
     steps = samples[-1].step
-    first = [s for s in samples if _WARM_UP * steps <= s.step <= (_WARM_UP + _SPAN) * steps]
-    return first, [s for s in samples if s.step >= (1 - _SPAN) * steps]
+    first = [s for s in samples if WARM_UP * steps <= s.step <= (WARM_UP + SPAN) * steps]
+    return first, [s for s in samples if s.step >= (1 - SPAN) * steps]
 
 
 def bytes_per_step(samples: list[Sample], name: str) -> float:
-    """What one step adds to a log, between the ends of a span."""
+    """Bytes that one step adds to a log, between the ends of a span."""
     first, last = samples[0], samples[-1]
     return (last.logs.get(name, 0) - first.logs.get(name, 0)) / max(last.step - first.step, 1)
 
 
-def long_run(method: str, steps: int) -> Part:
-    """One long run."""
-    part = Part(f"{steps} steps of {method}", cases=1)
+def long_run(steps: int) -> list[Part]:
+    """Memory and logs of one long run."""
+    part = Part(f"{steps} steps of ar1zo", cases=1)
     with tempfile.TemporaryDirectory(prefix="zo-long-") as name:
-        samples, failure = observed(command(method, steps, Path(name)), Path(name))
+        samples, failure = sampled(command(steps, Path(name)), Path(name))
     if failure:
         part.failures.append(failure[-800:])
-        return part
+        return [part]
     first, last = tenths(samples)
     if min(len(first), len(last)) < 2:
         part.failures.append(f"{len(samples)} samples are too few; take more steps")
-        return part
+        return [part]
     grown = growth(samples, lambda sample: sample.resident)
     seconds = samples[-1].at - samples[0].at
     part.counts = {
@@ -140,20 +138,6 @@ def long_run(method: str, steps: int) -> Part:
     for log in ("journal.jsonl", "metrics.jsonl"):
         early, late = bytes_per_step(first, log), bytes_per_step(last, log)
         part.counts[f"bytes per step of {log}"] = f"{early:.1f} early, {late:.1f} late"
-        if late > early * (1 + ALLOWED) + _DIGITS:
+        if late > early * (1 + ALLOWED) + DIGITS:
             part.failures.append(f"{log} grows by {late:.1f} bytes a step, where it began with {early:.1f}")
-    return part
-
-
-def main() -> None:
-    """Run for long, and say what grew."""
-    parser = argparse.ArgumentParser(prog="python -m tests.faults.long", description="Watch a long run grow or not.")
-    parser.add_argument("--steps", type=int, default=200_000)
-    parser.add_argument("--method", choices=sorted(methods()), default="ar1zo")
-    parser.add_argument("--json", type=Path, help="where to write what was found")
-    given = parser.parse_args()
-    write([lambda: long_run(given.method, given.steps)], given.json)
-
-
-if __name__ == "__main__":
-    main()
+    return [part]

@@ -1,73 +1,61 @@
-"""A run of every zeroth-order method, taken again from its journal alone: seconds, kilobytes, equality of every bit.
+"""Replay a run of every zeroth-order method from its journal: seconds, kilobytes, equality of every bit."""
 
-python -m tests.faults.replays [--steps 2000] [--method NAME ...] [--json FILE]
-"""
-
-import argparse
 import re
 import tempfile
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from tests.faults.experiments import SHORT, methods
-from tests.faults.kills import only_run
-from tests.faults.report import Part, write
-from tests.faults.sittings import PATIENCE, sit
-from zo_runner.records.run_directory import read_result
+from tests.faults.forked import PATIENCE, ForkedCommand
+from tests.faults.report import Part
+from tests.faults.trials import only_run
+from zo_runner.records.result import TrainResult, read_result
 
 # Queries of a step, where these are not two.
-_QUERIES = {"fzoo": 9, "hizoo": 3}
+QUERIES = {"fzoo": 9, "hizoo": 3}
 
-_SAID = re.compile(r"replayed (\d+) steps in (\S+) s from (\S+) kB of journal, (\S+) kB of them numbers; (.*); /")
+SAID = re.compile(r"replayed (\d+) steps in (\S+) s from (\S+) kB of journal, (\S+) kB of them numbers; (.*); /")
 
 
-def replays(steps: int, names: list[str]) -> Part:
-    """Train with each method for some steps; replay all of them, and as many as its best parameters took."""
+def functions(quick: bool) -> list[Callable[[], list[Part]]]:
+    """Replays of all methods."""
+    return [partial(replays, 20 if quick else 2000)]
+
+
+def replays(steps: int) -> list[Part]:
+    """Train with each method; replay all steps, and those up to its best parameters."""
     part = Part(f"replays of {steps} steps")
-    for name in names:
-        with tempfile.TemporaryDirectory(prefix="zo-replays-") as folder:
-            _replays_of(part, name, steps, Path(folder))
-    return part
+    for name in [name for name, node in methods().items() if "eps" in node]:
+        with tempfile.TemporaryDirectory(prefix="zo-faults-") as folder:
+            _replay(part, name, steps, Path(folder))
+    return [part]
 
 
-def _replays_of(part: Part, name: str, steps: int, folder: Path) -> None:
-    queries = steps * _QUERIES.get(name, 2)
+def _replay(part: Part, name: str, steps: int, folder: Path) -> None:
+    queries = steps * QUERIES.get(name, 2)
+    patience = PATIENCE + queries  # a second a query
     # Without a test the last parameters of a fully trained model are kept, to compare with.
     words = [*SHORT, f"budget.queries={queries}", f"budget.eval_every={max(queries // 4, 1)}", "runtime.test=false"]
-    patience = PATIENCE + queries  # a second a query
-    ended = sit([f"method={name}", *words, f"runtime.root={folder / 'run'}"], folder / "log.txt", patience=patience)
+    words = [f"method={name}", *words, f"runtime.root={folder / 'run'}"]
+    ended = ForkedCommand(words, folder / "log.txt", patience=patience).wait()
     if ended.code:
-        part.case([f"{name} exits {ended.code}: {ended.said[-600:]}"])
+        part.case([f"{name} {ended}"])
         return
     run = only_run(folder / "run")
     result = read_result(run / "result.json")
-    assert result is not None
-    for step in sorted({point["step"] for name, point in result["metrics"]["dev"].items() if name != "zero_shot"}):
-        again = sit(
-            ["job=replay", f"run={run}", f"step={step}", "runtime.threads=1"], folder / "replay.txt", patience=patience
-        )
-        found = _SAID.search(again.said)
+    assert isinstance(result, TrainResult)
+    for step in sorted({point["step"] for split, point in result.metrics["dev"].items() if split != "zero_shot"}):
+        words = ["job=replay", f"run={run}", f"step={step}", "runtime.threads=1"]
+        again = ForkedCommand(words, folder / "replay.txt", patience=patience).wait()
+        found = SAID.search(again.said)
         if again.code or found is None:
-            part.case([f"{name} at {step}: exits {again.code} and says {again.said[-600:]!r}"])
+            part.case([f"{name} at {step}: {again}"])
             continue
         taken, seconds, kilobytes, numbers, compared = found.groups()
-        same = all(what.startswith("bit for bit what ") for what in compared.split("; "))
+        same = all(clause.startswith("bit for bit what ") for clause in compared.split("; "))
         part.case([] if same else [f"{name} at {step}: {compared}"])
-        # The last one, of all steps, stays.
+        # The last one, of all steps, is kept.
         part.counts[name] = (
             f"{taken} steps in {seconds} s from {kilobytes} kB, {numbers} kB of them numbers; {compared}"
         )
-
-
-def main() -> None:
-    """Train, replay, compare."""
-    parser = argparse.ArgumentParser(description="Take runs again from journals.")
-    zeroth_order = [name for name, node in methods().items() if "eps" in node]
-    parser.add_argument("--steps", type=int, default=2000)
-    parser.add_argument("--method", nargs="+", choices=zeroth_order, default=zeroth_order)
-    parser.add_argument("--json", type=Path, help="where to write what was found")
-    given = parser.parse_args()
-    write([lambda: replays(given.steps, given.method)], given.json)
-
-
-if __name__ == "__main__":
-    main()

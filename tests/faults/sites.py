@@ -1,7 +1,7 @@
-"""Every call by which a process changes files below a folder, numbered, so that a fault can be put at each.
+"""Every call by which a process changes files below a folder, numbered, so that a fault can be injected at each.
 
-Python announces what it opens, makes, renames and removes to audit hooks; what is written into an open file it does
-not, nor what safetensors writes from Rust, so these calls are replaced. All of it concerns the process that calls
+Python announces to audit hooks which files it opens, makes, renames and removes. It does not announce writes to an
+open file, nor those of safetensors, which writes from Rust, so these calls are replaced in the process that calls
 `watch`, for good.
 """
 
@@ -18,59 +18,53 @@ from typing import Any
 import safetensors.torch
 from safetensors import SafetensorError
 
-# What a site is asked to do: (its number from 1, its kind, its file); raises what the call is to raise.
+# Called before each site with its number from 1, its kind and its file; raises what the call is to raise.
 Act = Callable[[int, str, str], None]
 
-_WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
-_EVENTS = {
-    "os.mkdir": "mkdir",
-    "os.rename": "rename",
-    "os.truncate": "truncate",
+WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
+EVENTS = {"os.mkdir": "mkdir", "os.rename": "rename", "os.truncate": "truncate"} | {
     "os.remove": "remove",
     "os.rmdir": "remove",
 }
 
-# A full disk still lets files go.
+# Kinds that a full disk still allows.
 FREEING = ("remove", "truncate")
 
 
-def watch(root: Path, act: Act, *, frees: bool = True) -> None:
+def watch(root: Path, act: Act, *, freeing: bool = True) -> None:
     """Call `act` before every call that changes something below `root`.
 
     Args:
         root: absolute.
-        act: what happens there.
-        frees: whether removing counts.
+        act: the fault.
+        freeing: True if removing and truncating count as sites.
     """
     below = f"{root}{os.sep}"
     number = 0
 
     def reach(kind: str, file: str) -> None:
         nonlocal number
-        if frees or kind not in FREEING:
+        if freeing or kind not in FREEING:
             number += 1
             act(number, kind, file)
 
-    def heard(event: str, args: tuple[Any, ...]) -> None:
+    def hear(event: str, args: tuple[Any, ...]) -> None:
         if event == "open":
             path, _, flags = args
-            if isinstance(path, str | bytes | os.PathLike) and flags & _WRITES and (name := _below(path, below)):
+            if isinstance(path, str | bytes | os.PathLike) and flags & WRITING and (name := _below(path, below)):
                 reach("open", name)
-        elif event in _EVENTS and (name := _below(args[0], below, _folder(event, args))):
-            reach(_EVENTS[event], name)
+        elif event in EVENTS:
+            # shutil.rmtree removes relative to an open folder
+            folder = args[1] if EVENTS[event] == "remove" else -1
+            if name := _below(args[0], below, folder):
+                reach(EVENTS[event], name)
 
-    sys.addaudithook(heard)
+    sys.addaudithook(hear)
     _watch_writes(below, reach)
 
 
-def _folder(event: str, args: tuple[Any, ...]) -> int:
-    """The number of the open folder that a path is relative to, -1 for none: how `shutil.rmtree` removes."""
-    folder: int = args[1] if event in ("os.remove", "os.rmdir") else -1
-    return folder
-
-
 def _below(path: Any, below: str, folder: int = -1) -> str:
-    """The absolute path, empty if it is elsewhere. An open file is known by its number."""
+    """The absolute path, empty if it is elsewhere; `path` or `folder` may be the number of an open file."""
     try:
         if isinstance(path, int):
             path = os.readlink(f"/proc/self/fd/{path}")
@@ -110,19 +104,13 @@ def _watch_writes(below: str, reach: Callable[[str, str], None]) -> None:
             reach("save", name)
         plain_serialize(tensors, filename, *args, **kwargs)
 
-    replaced: list[tuple[Any, str, Any]] = [
-        (io, "open", watched_open),
-        (builtins, "open", watched_open),
-        (os, "write", watched_write),
-        (os, "fsync", watched_fsync),
-        (safetensors.torch, "serialize_file", watched_serialize),
-    ]
-    for module, attribute, function in replaced:
-        setattr(module, attribute, function)
+    io.open = builtins.open = watched_open  # type: ignore[assignment]
+    os.write, os.fsync = watched_write, watched_fsync  # type: ignore[assignment]
+    safetensors.torch.serialize_file = watched_serialize
 
 
 class _Stream:
-    """A file open for writing, whose writes and flushes are sites. One that is killed while it writes leaves half."""
+    """A file open for writing, whose writes and flushes are sites. A torn write leaves half of its text."""
 
     def __init__(self, stream: Any, name: str, reach: Callable[[str, str], None]) -> None:
         self._stream, self._name, self._reach = stream, name, reach
@@ -158,27 +146,15 @@ class Torn(Exception):
 
 
 def die() -> None:
-    """As `kill -9`."""
+    """Die as of `kill -9`."""
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def killing(at: int) -> Act:
-    """Die at the site of that number; one that writes text is torn in two."""
+def killing(when: Callable[[int, str, str], bool]) -> Act:
+    """Die at the first site with such a number, kind and file; one that writes text leaves half of it."""
 
     def act(number: int, kind: str, file: str) -> None:
-        if number == at:
-            if kind == "write":
-                raise Torn
-            die()
-
-    return act
-
-
-def killing_where(kind: str, start: str) -> Act:
-    """Die at the first site of a kind whose file's name begins so; as `killing`."""
-
-    def act(number: int, at: str, file: str) -> None:
-        if at == kind and os.path.basename(file).startswith(start):
+        if when(number, kind, file):
             if kind == "write":
                 raise Torn
             die()
@@ -187,7 +163,7 @@ def killing_where(kind: str, start: str) -> Act:
 
 
 def full(since: int, until: int | None = None) -> Act:
-    """No space left on the device since the site of that number (until the one before `until`)."""
+    """Raise "no space left on device" from one site on, up to another exclusively."""
 
     def act(number: int, kind: str, file: str) -> None:
         if number >= since and (until is None or number < until):

@@ -1,4 +1,4 @@
-"""Two runs of one configuration, one of which was disturbed: what differs that must not."""
+"""Differences between two runs of one configuration, one of which was disturbed."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -7,24 +7,25 @@ from typing import Any
 import yaml
 from safetensors.numpy import load_file
 
-from zo_runner.records.run_directory import encode, read_lines, read_meta, read_result
+from zo_runner.records.json_files import encode, read_lines, read_object
+from zo_runner.records.run_directory import read_meta
 
-# What a clock or a machine decides, and checksums of it.
+# Values of a clock or a machine, and their checksums.
 FREE = {"seconds", "sum", "memory_bytes", "peak_memory_bytes", "peak_memory_of"}
 
 LOGS = ("journal.jsonl", "metrics.jsonl")
 TENSORS = ("adapter", "best")
 
-# What stands beside a finished run's own files only while it is written.
+# Files that are being written have such names; a finished run has none.
 _ASIDE = ".*"
 
 
 def differences(run: Path, twin: Path) -> list[str]:
-    """Every difference, in words; none where the disturbed run equals its twin.
+    """Every difference, in words; empty if the disturbed run equals its twin.
 
     Args:
         run: a finished run's folder.
-        twin: the same configuration's, never disturbed.
+        twin: folder of the undisturbed run.
     """
     found: list[str] = []
     for name in LOGS:
@@ -38,7 +39,7 @@ def differences(run: Path, twin: Path) -> list[str]:
         for number, (row, other) in enumerate(zip(rows, expected, strict=False), 1):
             found += [f"{name} row {number}: {what}" for what in unequal(row, other)]
     found += _described(run, twin)
-    result, expected_result = (read_result(folder / "result.json") for folder in (run, twin))
+    result, expected_result = (read_object(folder / "result.json") for folder in (run, twin))
     found += [f"result.json: {what}" for what in unequal(result, expected_result)]
     for name in TENSORS:
         found += _tensors(run / name, twin / name)
@@ -49,7 +50,7 @@ def differences(run: Path, twin: Path) -> list[str]:
 
 
 def _described(run: Path, twin: Path) -> Iterator[str]:
-    """What differs in config.yaml but for the place of the run, and in what meta.json says that the run is."""
+    """Differences of config.yaml but for runtime.root, and of the identity in meta.json."""
     configs: list[Any] = []
     for folder in (run, twin):
         try:
@@ -65,12 +66,12 @@ def _described(run: Path, twin: Path) -> Iterator[str]:
 
 
 def leftovers(run: Path) -> list[str]:
-    """Names of what was being written when a process was killed."""
+    """Names of files that were being written when a process was killed."""
     return sorted(file.name for file in run.glob(_ASIDE)) if run.is_dir() else []
 
 
 def unequal(one: Any, other: Any, place: str = "") -> Iterator[str]:
-    """Where two JSON values differ, other than in what is FREE."""
+    """Differences of two JSON values, except in FREE keys."""
     one, other = encode(one), encode(other)
     if isinstance(one, dict) and isinstance(other, dict):
         for key in sorted(one.keys() | other.keys()):

@@ -4,6 +4,7 @@ They hold what no law fixes: random streams, initialisation, batch order, prompt
 again.
 """
 
+import functools
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,12 +14,14 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from zo_runner.cli import HOME
-from zo_runner.jobs.assemble import assemble
+from zo_runner.jobs.assemble import Parts, assemble, method_of
+from zo_runner.models.lora import dense_groups, lora_groups
 
 FILE = Path(__file__).with_name("slopes.json")
 STEPS = 6
 # Methods that measure slopes: those of first order have none, and laws fix what they do.
-METHODS = sorted(file.stem for file in (HOME / "conf" / "method").glob("*.yaml") if "eps" in OmegaConf.load(file))
+NODES = {file.stem: OmegaConf.load(file) for file in sorted((HOME / "conf" / "method").glob("*.yaml"))}
+METHODS = [name for name, node in NODES.items() if "eps" in node]
 MODELS = ("pocket_opt", "pocket_qwen3")
 
 
@@ -28,18 +31,35 @@ def cases() -> Iterator[tuple[str, str]]:
             yield model, method
 
 
-def slopes(model: str, method: str) -> list[float]:
-    """The slopes of the first STEPS steps at a fixed small learning rate."""
+@functools.cache
+def assembled(model: str, trains: str, scaling: str) -> tuple[Parts, list[torch.Tensor]]:
+    """The parts of a run, which all methods that train the same share, and the start of what they train."""
+    method = next(name for name in METHODS if (NODES[name].trains, NODES[name].scaling) == (trains, scaling))
+    parts = assemble(configuration(model, method))
+    return parts, [param.clone() for _, param, _ in parts.method.tensors()]
+
+
+def configuration(model: str, method: str) -> OmegaConf:
     chosen = [f"model={model}", f"method={method}", "method.lr=1e-5", "method.eps=1e-2", "seed=7"]
     with initialize_config_dir(str(HOME / "conf"), version_base="1.3"):
-        cfg = compose("run", chosen)
-    parts = assemble(cfg)
+        return compose("run", chosen)
+
+
+def slopes(model: str, name: str) -> list[float]:
+    """The slopes of the first STEPS steps at a fixed small learning rate."""
+    cfg = configuration(model, name)
+    parts, start = assembled(model, cfg.method.trains, cfg.method.scaling)
+    groups = (lora_groups if cfg.method.trains == "adapter" else dense_groups)(parts.model)
+    method = method_of(cfg, groups, cfg.seeds.direction)
+    with torch.no_grad():
+        for (_, param, _), value in zip(method.tensors(), start, strict=True):
+            param.copy_(value)
     found = []
     for step in range(STEPS):
         batches = parts.evaluator.batches([parts.train[i] for i in parts.order[step]])
-        parts.method.step(lambda batches=batches: parts.evaluator.loss(*batches))
-        assert parts.method.report is not None
-        found.append(parts.method.report.slopes[0])
+        method.step(lambda batches=batches: parts.evaluator.loss(*batches))
+        assert method.report is not None
+        found.append(method.report.slopes[0])
     return found
 
 

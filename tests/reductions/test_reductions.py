@@ -38,41 +38,38 @@ def kin(name, like):
     return {**METHODS[name], "trains": like["trains"], "scaling": like["scaling"]}
 
 
-@pytest.mark.parametrize(("name", "arguments"), [("hizoo", {"smoothing": 0.0}), ("zo_sgd_momentum", {"momentum": 0.0})])
-def test_it_is_mezo_bit_for_bit_with_smoothing_or_momentum_0(mezo, name, arguments):
-    (one, seen), (other, expected) = pair((kin(name, mezo), arguments), (mezo, {}))
-    assert same_bits(one.parameters, other.parameters)
-    assert seen == expected
+BITS = 0.0
+FROZEN, LAST = {"beta1": 0.0, "floor": 1e9, "lr": 0.05 * 1e9}, {"beta1": 0.0, "beta2": 0.0, "floor": 1e-30, "lr": 0.01}
+SHORT, LONG = {"interval": 1, "rank": 3}, {"interval": 5, "rank": 3}
+
+# A method at a limit of its arguments, the method that it is there, and the difference that rounding may make, as a
+# share; 0 is bit for bit in float32, anything else in float64.
+REDUCTIONS = [
+    ("hizoo", {"smoothing": 0.0}, "mezo", {}, BITS),
+    ("zo_sgd_momentum", {"momentum": 0.0}, "mezo", {}, BITS),
+    ("lozo_m", {**SHORT, "beta": 0.0}, "lozo", SHORT, 1e-12),
+    ("lozo_m", {**LONG, "beta": 0.0}, "lozo", LONG, 1e-12),
+    # Without averaging, under a floor that drowns the second moment, the step is lr / floor times the estimate.
+    ("zo_adam", FROZEN, "mezo", {"lr": 0.05}, 1e-7),
+    # m = g and v = g^2 leave the sign of every coordinate.
+    ("zo_adam", LAST, "zo_sign", {"lr": 0.01}, 1e-9),
+]
+
+
+@pytest.mark.parametrize(("name", "arguments", "other_name", "others", "rounding"), REDUCTIONS)
+def test_it_is_the_other_method_at_this_limit(mezo, name, arguments, other_name, others, rounding):
+    dtype = torch.float32 if rounding == BITS else torch.float64
+    (one, seen), (other, expected) = pair((kin(name, mezo), arguments), (kin(other_name, mezo), others), dtype)
+    if rounding == BITS:
+        assert same_bits(one.parameters, other.parameters)
+        assert seen == expected
+    assert torch.allclose(one.flat(), other.flat(), rtol=rounding, atol=rounding)
 
 
 @pytest.mark.parametrize(("name", "arguments"), [("hizoo", {"smoothing": 0.1}), ("zo_sgd_momentum", {"momentum": 0.1})])
-def test_with_more_than_0_it_is_not(mezo, name, arguments):
+def test_away_from_the_limit_it_is_not(mezo, name, arguments):
     (one, _), (other, _) = pair((kin(name, mezo), arguments), (mezo, {}))
     assert not same_bits(one.parameters, other.parameters)
-
-
-@pytest.mark.parametrize("interval", [1, 5])
-def test_lozo_m_with_beta_0_is_lozo(mezo, interval):
-    arguments = {"interval": interval, "rank": 3}
-    (one, _), (other, _) = pair(
-        (kin("lozo_m", mezo), {**arguments, "beta": 0.0}), (kin("lozo", mezo), arguments), torch.float64
-    )
-    assert torch.allclose(one.flat(), other.flat(), rtol=1e-12, atol=1e-12)
-
-
-def test_zo_adam_with_frozen_moments_is_zo_sgd_up_to_scale(mezo):
-    """Without averaging, under a floor that drowns the second moment, the step is lr / floor times the estimate."""
-    floor, lr = 1e9, 0.05
-    frozen = {"beta1": 0.0, "floor": floor, "lr": lr * floor}
-    (one, _), (other, _) = pair((kin("zo_adam", mezo), frozen), (mezo, {"lr": lr}), torch.float64)
-    assert torch.allclose(one.flat(), other.flat(), rtol=1e-7, atol=1e-7)
-
-
-def test_zo_adam_without_averaging_is_zo_sign(mezo):
-    """m = g and v = g^2 leave the sign of every coordinate."""
-    plain = {"beta1": 0.0, "beta2": 0.0, "floor": 1e-30, "lr": 0.01}
-    (one, _), (other, _) = pair((kin("zo_adam", mezo), plain), (kin("zo_sign", mezo), {"lr": 0.01}), torch.float64)
-    assert torch.allclose(one.flat(), other.flat(), rtol=1e-9, atol=1e-9)
 
 
 def test_mezo_on_an_adapter_is_lora_zo_bit_for_bit():
@@ -120,7 +117,7 @@ def assert_mezos_moments(method, view, kurtosis):
     assert 6 * error < 0.5, "too few draws to tell the identity from another covariance"
 
 
-@pytest.mark.parametrize("rank", [2, 3, 8])
+@pytest.mark.parametrize("rank", [2, 8])
 def test_lozo_with_interval_1_has_mezos_first_two_moments_at_full_rank_and_below(rank):
     """E (U V')_ij^4 = 3 r^2 + 6 r, so u = U V' / sqrt(r) has E u^4 = 3 + 6 / r."""
     view = torch.zeros(3, 4)

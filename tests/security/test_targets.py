@@ -1,6 +1,7 @@
 """A configuration names methods and tasks, and no other code."""
 
 import json
+import re
 import sys
 from unittest import mock
 
@@ -9,6 +10,7 @@ from omegaconf import OmegaConf
 
 from tests.cli.helpers import SMALL, configure, zo_run
 from zo_runner.config import validation
+from zo_runner.config.instantiate import build
 from zo_runner.config.schema import HOME
 from zo_runner.errors import UserError
 from zo_runner.jobs.sweeps.plan import plan
@@ -17,56 +19,25 @@ MEZO = {"_target_": "zo_runner.methods.MeZO", "_partial_": True, "lr": 0.1, "eps
 
 # Everything that is not a method or a task of ours, however it is reached.
 TARGETS = [
-    *("os.system", "builtins.eval", "builtins.exec", "subprocess.run", "torch.load", "torch.optim.SGD", "pickle.loads"),
-    *(
-        "zo_runner_.x",
-        "zo_runner",
-        "zo_runner.",
-        ".zo_runner.methods.MeZO",
-        "zo_runner.methods",
-        "",
-        3,
-        None,
-        ["os.system"],
-    ),
-    "hydra.utils.instantiate",
-    "hydra._internal.instantiate._instantiate2.instantiate",
+    *("os.system", "builtins.eval", "subprocess.run", "torch.load", "torch.optim.SGD", "hydra.utils.instantiate"),
+    *("zo_runner_.x", "zo_runner", ".zo_runner.methods.MeZO", "zo_runner.methods", "", 3, None, ["os.system"]),
     # along the attributes of our modules, to what these import
-    *(
-        "zo_runner.cli.os.system",
-        "zo_runner.records.provenance.subprocess.run",
-        "zo_runner.records.atomic_files.shutil.rmtree",
-    ),
-    *("zo_runner.methods.base.torch.load", "zo_runner.methods.torch.load", "zo_runner.tasks.files.hashlib.new"),
-    "zo_runner.methods.MeZO.__init__.__globals__",
-    "zo_runner.methods.__builtins__",
-    # functions of our own that do something
-    *(
-        "zo_runner.records.provenance._git",
-        "zo_runner.records.atomic_files.write_atomic",
-        "zo_runner.tasks.pocket_grammar.main",
-        "zo_runner.cli.main",
-    ),
-    *("zo_runner.tasks.files.read_text", "zo_runner.tasks.sources.source", "zo_runner.methods.base.require"),
-    # classes of our own that are neither
-    *(
-        "zo_runner.records.run_directory.RunDirectory",
-        "zo_runner.tasks.local_files.Jsonl",
-        "zo_runner.methods.base.StepReport",
-    ),
-    *("zo_runner.tasks.family.ABC", "zo_runner.methods.base.Callable"),
+    *("zo_runner.cli.os.system", "zo_runner.methods.torch.load", "zo_runner.tasks.files.hashlib.new"),
+    *("zo_runner.methods.MeZO.__init__.__globals__", "zo_runner.methods.__builtins__"),
+    # functions and classes of our own that are neither
+    *("zo_runner.records.provenance._git", "zo_runner.records.atomic_files.write_atomic", "zo_runner.cli.main"),
+    *("zo_runner.tasks.files.read_text", "zo_runner.methods.base.require", "zo_runner.methods.base.StepReport"),
+    *("zo_runner.records.run_directory.RunDirectory", "zo_runner.tasks.family.ABC", "zo_runner.methods.base.Callable"),
+    "zo_runner.tasks.classification.Classification.load",
     # other ways to write a path
     *("zo_runner.methods.MeZO\n", "zo_runner/methods/MeZO", "zo_runner.methods..MeZO", "zo_runner.methods.mezo:MeZO"),
-    "zo_runner.tasks.classification.Classification.load",
 ]
 
 
 @pytest.mark.parametrize("target", TARGETS, ids=repr)
 def test_only_methods_and_tasks_are_built(target):
-    with pytest.raises(
-        UserError, match=r"\AInvalid _target_: .*\. Must be a class of zo_runner\.methods or zo_runner\.ta"
-    ):
-        validation.build({"_target_": target, "_partial_": True})
+    with pytest.raises(UserError, match=r"\AInvalid _target_: "):
+        build({"_target_": target, "_partial_": True})
 
 
 @pytest.mark.parametrize(
@@ -93,14 +64,14 @@ def test_nothing_is_built_further_down_and_no_other_instruction_counts(extra, tm
     node = json.loads(json.dumps({**MEZO, **extra}).replace("PROOF", f"touch {proof}"))
     for given in (node, OmegaConf.create(node)):
         with pytest.raises(UserError, match=r"\AInvalid _(target|args|partial|recursive|convert)_: "):
-            validation.build(given)
+            build(given)
     assert not proof.exists()
 
 
 def test_an_interpolation_cannot_smuggle_a_target_in():
     whole = OmegaConf.create({"path": "os", "method": {**MEZO, "_target_": "${path}.system"}})
     with pytest.raises(UserError, match=r"Invalid _target_: 'os\.system'"):
-        validation.build(whole.method)
+        build(whole.method)
 
 
 def test_a_refused_target_imports_nothing(tmp_path):
@@ -108,21 +79,28 @@ def test_a_refused_target_imports_nothing(tmp_path):
     with mock.patch.object(sys, "path", [str(tmp_path), *sys.path]):
         for target in ("evil_module.f", "zo_runner.methods.evil_module.f", "zo_runner.tasks.evil_module.F"):
             with pytest.raises(UserError):
-                validation.build({"_target_": target})
+                build({"_target_": target})
     assert not (tmp_path / "proof").exists()
 
 
 @pytest.mark.parametrize(
-    "key", ["task.template", "model.path", "tracker.project", "method.order", "adapter.target_modules"]
-)
-@pytest.mark.parametrize(
-    "value", ["${oc.env:HOME}", "a${oc.decode:'1'}", "${oc.create:{a:1}}", "${${rank}:x}", "${now:%Y}"]
+    ("key", "value"),
+    [
+        *(
+            ("task.template", value)
+            for value in ("a${oc.decode:'1'}", "${oc.create:{a:1}}", "${${rank}:x}", "${now:%Y}")
+        ),
+        *(
+            (key, "${oc.env:HOME}")
+            for key in ("model.path", "tracker.project", "method.order", "adapter.target_modules")
+        ),
+    ],
 )
 def test_no_resolver_is_asked(key, value):
     """`oc.env` would write the environment to config.yaml and W&B."""
     cfg = configure("task=jsonl")
     OmegaConf.update(cfg, key, value)
-    with pytest.raises(UserError, match=rf"\AInvalid {key}: .* Must be without a resolver"):
+    with pytest.raises(UserError, match=rf"\AInvalid {key}: "):
         validation.check(cfg)
 
 
@@ -157,10 +135,9 @@ def test_a_hostile_method_file_is_one_line_and_runs_nothing(text, tmp_path):
     assert not list(root.rglob("config.yaml"))
 
 
-@pytest.mark.parametrize("flag", ["--experimental-rerun", "--exp", "--e"])
-@pytest.mark.parametrize("form", ["{}={}", "{} {}"])
-def test_hydras_rerun_from_a_pickle_is_refused(flag, form, tmp_path):
-    ended = zo_run(*form.format(flag, tmp_path / "config.pickle").split(" "))
+@pytest.mark.parametrize("form", ["--experimental-rerun={}", "--exp {}", "--e={}"])
+def test_hydras_rerun_from_a_pickle_is_refused(form, tmp_path):
+    ended = zo_run(*form.format(tmp_path / "config.pickle").split(" "))
     assert ended.code == 1
     assert ended.err.startswith("zo-run: error: Invalid --experimental-rerun: ")
 
@@ -192,23 +169,16 @@ def test_a_hostile_sweep_is_one_line_and_runs_nothing(text, tmp_path):
     assert not proof.exists()
 
 
+LOCKED = [
+    *("hydra.callbacks.x._target_", "hydra/launcher", "+hydra.job_logging.handlers.x", "hydra.sweep.dir", "~hydra"),
+    *("++method._target_", "runtime.root", "model.trust_remote_code", "rank=1 seed", "-m", "hydra", "a b", "rank,seed"),
+]
+
+
 @pytest.mark.parametrize(
-    "key",
-    [
-        *("hydra.callbacks.x._target_", "hydra/launcher", "+hydra.job_logging.handlers.x", "hydra.sweep.dir", "~hydra"),
-        *(
-            "++method._target_",
-            "runtime.root",
-            "model.trust_remote_code",
-            "rank=1 seed",
-            "-m",
-            "hydra",
-            "a b",
-            "rank,seed",
-        ),
-    ],
+    ("key", "place"),
+    [(key, "settings") for key in LOCKED] + [("hydra.sweep.dir", at) for at in ("grids", "tune", "tune of a grid")],
 )
-@pytest.mark.parametrize("place", ["settings", "grids", "tune", "tune of a grid"])
 def test_a_sweep_cannot_set_what_is_not_a_value_of_a_run(key, place):
     scale = {
         "settings": {"settings": {key: 1}},
@@ -216,5 +186,5 @@ def test_a_sweep_cannot_set_what_is_not_a_value_of_a_run(key, place):
         "tune": {"tune": {key: [1, 2]}},
         "tune of a grid": {"grids": [{"rank": [1], "tune": {key: [1, 2]}}]},
     }[place]
-    with pytest.raises(UserError, match="Must be left out: a file cannot set this key, the command line can"):
+    with pytest.raises(UserError, match=re.escape(key)):
         plan({"pocket": {**scale, "seeds": [0]}}, "pocket", {})

@@ -1,12 +1,10 @@
 """Texts of unknown origin stay texts: in prompts, tables and pages."""
 
-import io
-
 import pandas as pd
 import pytest
 
 from zo_runner.errors import UserError
-from zo_runner.reporting.tables import formats, tables
+from zo_runner.reporting.tables import formats
 from zo_runner.tasks.base import Template
 from zo_runner.tasks.family import Fragment
 
@@ -50,10 +48,6 @@ HOSTILE = [
     r"\input{/etc/passwd}",
     r"\\[1in]\write18{x}",
     "%comment",
-    "=1+1",
-    "@SUM(A1)",
-    "+cmd|' /C calc'!A0",
-    "-x",
 ]
 
 
@@ -66,14 +60,6 @@ def test_a_markdown_cell_stays_one_cell_of_text(text):
         # What a renderer does: an escaped character is a character, and every other bar ends a cell.
         bare = line.replace("\\\\", "").replace("\\|", "")
         assert bare.count("|") == 3
-        assert "<s" not in line
-        assert "<i" not in line
-        assert "</" not in line
-        assert "<!" not in line
-
-
-def test_a_number_below_a_limit_is_no_element():
-    assert "<0.001" in formats.markdown(pd.DataFrame({"p": ["<0.001"]}))
 
 
 @pytest.mark.parametrize("text", HOSTILE)
@@ -85,20 +71,3 @@ def test_a_latex_cell_has_no_command_but_those_of_an_escape(text):
     for char in "&%$#_{}":
         left = left.replace(f"\\{char}", "")
     assert not set(left) & set("\\&%$#_{}\n")
-
-
-@pytest.mark.parametrize("text", ["=1+1", "@SUM(A1)", "+cmd", "-x", "\t=1", "\r=1", "=HYPERLINK(1)"])
-def test_a_spreadsheet_computes_no_text(text):
-    assert formats.inert(text) == f"'{text}"
-
-
-@pytest.mark.parametrize("value", ["a", "a=1", "-1.5", "-inf", "-.5", "-", "", -1.5, 3, None, True])
-def test_other_cells_are_left(value):
-    assert formats.inert(value) is value
-
-
-def test_the_csv_of_results_with_hostile_names_reads_back_as_text(monkeypatch):
-    frame = pd.DataFrame({"method": ["=1+1"], "score": [-0.5]})
-    table = tables.Table("@task", "+model", "", "accuracy", frame, frame, "", (), (), "")
-    back = pd.read_csv(io.StringIO(tables._csv([table], "scores")))
-    assert back.iloc[0].tolist() == ["'@task", "'+model", "'=1+1", -0.5]

@@ -10,7 +10,7 @@ from omegaconf import OmegaConf
 
 from tests.cli.helpers import configure, write_rows
 from zo_runner import cli
-from zo_runner.config.validation import build
+from zo_runner.config.instantiate import build
 from zo_runner.errors import UserError
 from zo_runner.tasks.base import Example
 from zo_runner.tasks.sources import FORMATS

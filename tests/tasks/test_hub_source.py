@@ -9,7 +9,7 @@ from huggingface_hub import HfApi, constants
 
 from tests.cli.helpers import configure
 from tests.tasks.helpers import INT, LONG, SENTENCES, TEXT, sentences, sst2, write_parquet
-from zo_runner.config.validation import build
+from zo_runner.config.instantiate import build
 from zo_runner.errors import UserError
 from zo_runner.tasks import hub
 from zo_runner.tasks.files import local_files

@@ -4,7 +4,7 @@ import pytest
 
 from tests.cli.helpers import configure
 from tests.tasks.helpers import INT, INTS, LONG, TEXT, TEXTS, TRUTH, repository, struct
-from zo_runner.config.validation import build
+from zo_runner.config.instantiate import build
 from zo_runner.tasks.base import Example
 
 SUPER_GLUE = {"idx": INT, "label": LONG}

@@ -5,7 +5,7 @@ import hashlib
 import pytest
 
 from tests.cli.helpers import configure, write_rows
-from zo_runner.config.validation import build
+from zo_runner.config.instantiate import build
 from zo_runner.errors import UserError
 from zo_runner.tasks.base import Example
 from zo_runner.tasks.files import local_files

@@ -1,43 +1,62 @@
-"""What a person should be told of a legal configuration: keys without effect, a signal that will drown. No torch."""
+"""Keys without effect in this job or combination: outside a run's identity, and named when typed. No torch."""
 
 from collections.abc import Collection
 
 from omegaconf import DictConfig
 
-from zo_runner.config.schema import AUTO, BUDGET_UNITS
-from zo_runner.config.validation import queries_slopes
+from zo_runner.config.derived import calibrates, queries_slopes
+from zo_runner.config.schema import AUTO
+
+
+def ineffective_keys(cfg: DictConfig) -> dict[str, str]:
+    """The keys without effect, each with the reason. A node stands for every key in it.
+
+    Args:
+        cfg: checked configuration.
+    """
+    job, method, name = cfg.job, cfg.method, f"method={cfg.method.name}"
+    saved = job == "probe" and cfg.probe.adapter is not None
+    no_steps = job == "probe" and (saved or not cfg.probe.steps)
+    rules = [
+        (True, "only -m +sweeps=NAME reads it", "sweep scale"),
+        (job != "evaluate", "only job=evaluate reads it", "evaluate"),
+        (job != "probe", "only job=probe reads it", "probe"),
+        (job != "replay", "only job=replay reads it", "run step"),
+        (method.get("eps") != AUTO, "method.eps is a number, and not auto", "calibration.fd_snr_db"),
+        (method.get("lr") != AUTO, "method.lr is a number, and not auto", "calibration.every method.lr_scale"),
+        (method.get("lr") != AUTO, "method.lr is a number, and not auto", "calibration.walk"),
+        (not calibrates(cfg), "neither method.lr nor method.eps is auto", "calibration method.fallback"),
+        (job == "evaluate", "job=evaluate trains nothing", "method rank alpha adapter budget noise calibration guard"),
+        (job == "evaluate", "job=evaluate trains nothing", "seeds.adapter seeds.order seeds.direction"),
+        (job == "probe", "job=probe has a grid of its own: probe.ranks, probe.scalings", "rank method.scaling budget"),
+        (job == "probe", "job=probe measures the noise once at each point", "noise.every"),
+        (job == "probe", "job=probe has no guard and no calibration", "guard calibration"),
+        (no_steps, "job=probe takes no steps", " ".join(f"method.{key}" for key in method if key != "eps")),
+        (saved, "probe.adapter is trained already", "probe.ranks probe.scalings probe.steps adapter seeds.adapter"),
+    ]
+    if job == "train":
+        full, first_order = method.trains == "full", not queries_slopes(cfg)
+        reason = f"{name} trains every parameter of the model and has no adapter"
+        rules.append((full, reason, "rank alpha adapter seeds.adapter method.scaling calibration.walk"))
+        reason = f"{name} differentiates the loss, and queries none"
+        rules.append((first_order, reason, "noise seeds.direction guard.slope"))
+    for key, where in method.get("ineffective", {}).items():
+        reason = " and ".join(f"method.{other}={value}" for other, value in where.items())
+        rules.append((all(method.get(other) == value for other, value in where.items()), reason, f"method.{key}"))
+    return {key: reason for applies, reason, keys in rules if applies for key in keys.split()}
 
 
 def cautions(cfg: DictConfig, typed: Collection[str]) -> list[str]:
-    """What a person should be told before the run: keys without effect, settings that drown the signal.
+    """Warnings before the run: typed keys without effect, a radius that rounding drowns.
 
     Args:
         cfg: checked configuration.
         typed: keys given on the command line.
     """
-    silent: dict[str, str] = {}
-    if cfg.job == "evaluate":
-        keys = ("method", "rank", "alpha", "adapter", "budget", "noise", "guard")
-        silent = {key: "job=evaluate trains nothing" for key in typed if key.split(".")[0] in keys}
-    elif cfg.job == "probe":
-        reason = "job=probe has a grid of its own: probe.ranks, probe.atoms, probe.scalings"
-        budget = ("budget", *(f"budget.{unit}" for unit in BUDGET_UNITS))
-        silent = dict.fromkeys(("rank", "method.atoms", "method.scaling", *budget), reason)
-        silent |= dict.fromkeys(("guard.slope", "guard.still"), "job=probe has no guard")
-    elif cfg.method.trains == "full":
-        reason = f"method={cfg.method.name} trains every parameter of the model and has no adapter"
-        silent = dict.fromkeys(
-            ("rank", "alpha", "adapter", "adapter.target_modules", "seeds.adapter", "method.scaling"), reason
-        )
-    elif cfg.method.get("atoms") == "all":
-        silent = dict.fromkeys(("method.order", "method.offsets"), "every query covers all atoms")
-    if cfg.method.get("lr") != AUTO:
-        silent["method.lr_scale"] = "method.lr is a number, and not auto"
-    if cfg.job == "train" and not queries_slopes(cfg):
-        reason = f"method={cfg.method.name} differentiates the loss, and queries none"
-        of_slopes = ("noise", "noise.std", "noise.repeats", "noise.every", "seeds.direction", "guard.slope")
-        silent |= dict.fromkeys(of_slopes, reason)
-    notes = [f"{key} has no effect: {reason}" for key, reason in silent.items() if key in typed]
+    found, notes = ineffective_keys(cfg), []
+    for key in sorted(typed):
+        if nodes := [node for node in found if f"{key}.".startswith(f"{node}.")]:
+            notes.append(f"{key} has no effect: {found[min(nodes, key=len)]}")
     eps = cfg.method.get("eps")
     if cfg.runtime.dtype != "float32" and isinstance(eps, float | int) and eps <= 1e-3:
         notes.append(

@@ -1,5 +1,6 @@
 """assemble(): build every part of a run from its configuration. The only place where the parts meet."""
 
+import gc
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -7,18 +8,19 @@ from typing import Any
 import torch
 from omegaconf import DictConfig, OmegaConf
 
+from zo_runner.config.derived import queries_slopes
+from zo_runner.config.instantiate import build
 from zo_runner.config.schema import AUTO
-from zo_runner.config.validation import build, queries_slopes
 from zo_runner.errors import UserError, invalid
 from zo_runner.jobs.out_of_memory import shortage_told
 from zo_runner.jobs.preflight import require_budget, require_paths
-from zo_runner.methods.base import Method, ZerothOrder
+from zo_runner.methods.base import Method
 from zo_runner.models import lora
-from zo_runner.models.base_model import Base, compile_forward, lend_base, load_base, pick_device, set_threads
+from zo_runner.models.base_model import Base, compile_forward, load_base, pick_device, set_threads
 from zo_runner.models.encoding import Encoded, Encoder
 from zo_runner.models.evaluator import Evaluator
 from zo_runner.models.perturbed_model import PerturbedModel
-from zo_runner.records.run_directory import SCHEMA, RunDirectory
+from zo_runner.records.run_directory import RunDirectory
 from zo_runner.records.tracking import NoTracker, Tracker, WandbTracker
 from zo_runner.seeds import fold_in
 from zo_runner.tasks.base import Scoring, Splits, Task
@@ -86,7 +88,7 @@ class Parts:
     base: Base
     model: Any
     method: Method
-    calibration_method: ZerothOrder | None
+    calibration_method: Method | None
     evaluator: Evaluator
     train: list[Encoded]
     dev: list[Encoded]
@@ -111,10 +113,9 @@ def task_setup(cfg: DictConfig) -> TaskSetup:
         raise UserError(f"Invalid task: {error}. Must have the keys of its YAML, and no others.") from None
     splits = task.load(cfg.seeds.data)
     device = pick_device(cfg.runtime.device)
-    # Layers on several devices are bound to them by hooks, which copies of the modules would share.
-    load = lend_base if cfg.runtime.device_map is None else load_base
+    gc.collect()  # the model of an earlier job may hang in a cycle, and two models may not fit
     with shortage_told(cfg, lambda: "load"):
-        base = load(
+        base = load_base(
             cfg.model.path,
             revision=cfg.model.revision,
             embedded=cfg.model.embedded,
@@ -153,7 +154,9 @@ def assemble(cfg: DictConfig) -> Parts:
     method = method_of(cfg, groups, cfg.seeds.direction)
     if method.needs_grad and on.scoring.loss == "f1":
         raise invalid("method", cfg.method.name, "a zeroth-order method for task.loss=f1, which has no gradient")
-    calibration_method = method_of(cfg, groups, fold_in(cfg.seeds.direction, "calibration"))
+    calibration_method = None
+    if method.has_directions:
+        calibration_method = method_of(cfg, groups, fold_in(cfg.seeds.direction, "calibration"))
     try:
         order = BatchOrder(len(train), cfg.batch_size, cfg.seeds.order)
         probed = BatchOrder(len(train), cfg.batch_size, fold_in(cfg.seeds.order, "calibration"))
@@ -168,7 +171,7 @@ def assemble(cfg: DictConfig) -> Parts:
     # A rate that follows the curvature reads it in the first step too.
     follows = cfg.method.get("lr") == AUTO and cfg.calibration.every > 0
     step_queries = method.queries_per_step
-    if follows and isinstance(method, ZerothOrder) and method.follows_curvature:
+    if follows and method.follows_curvature:
         step_queries += method.queries_per_reading
     step_tokens = step_queries * tokens(order[0])
     if cfg.budget.queries is not None:
@@ -188,7 +191,7 @@ def assemble(cfg: DictConfig) -> Parts:
         on.base,
         model,
         method,
-        calibration_method if isinstance(calibration_method, ZerothOrder) else None,
+        calibration_method,
         evaluator,
         train,
         dev,
@@ -203,9 +206,8 @@ def assemble(cfg: DictConfig) -> Parts:
 
 
 def head(cfg: DictConfig, known: dict[str, Any], directory: RunDirectory) -> dict[str, Any]:
-    """What result.json says first, whatever the job."""
+    """The fields of a `RunResult` that are known before the run, whatever the job."""
     return {
-        "schema": SCHEMA,
         "job": cfg.job,
         "run_id": directory.run_id,
         "model": cfg.model.name,

@@ -1,4 +1,4 @@
-"""What zo-run says to a person: results on standard output, everything else on standard error."""
+"""Terminal output: results on standard output, everything else on standard error."""
 
 import re
 import sys

@@ -14,16 +14,17 @@ from zo_runner.models import lora
 from zo_runner.models.base_model import Base
 from zo_runner.models.encoding import join
 from zo_runner.records.provenance import environment
+from zo_runner.records.result import EvaluateResult
 from zo_runner.records.run_directory import RunDirectory
 from zo_runner.seeds import fold_in
 from zo_runner.tasks.base import Example
-from zo_runner.training.memory import PeakMemory
+from zo_runner.training.memory import peak_memory, reset_peak_memory
 
 BETWEEN_SHOTS = "\n\n"
 
 
-def execute(cfg: DictConfig, known: dict[str, Any], directory: RunDirectory) -> dict[str, Any]:
-    """Score one split and return what stands in result.json.
+def execute(cfg: DictConfig, known: dict[str, Any], directory: RunDirectory) -> EvaluateResult:
+    """Score one split and record the result.
 
     Args:
         cfg: a checked configuration.
@@ -34,7 +35,7 @@ def execute(cfg: DictConfig, known: dict[str, Any], directory: RunDirectory) -> 
         UserError: bad input, found before anything is written.
     """
     started = time.perf_counter()
-    memory = PeakMemory()
+    reset_peak_memory()
     on = task_setup(cfg)
     examples = getattr(on.splits, cfg.evaluate.split)
     if cfg.evaluate.shots:
@@ -46,19 +47,18 @@ def execute(cfg: DictConfig, known: dict[str, Any], directory: RunDirectory) -> 
     begun = time.perf_counter()
     score = on.evaluator(model).score(encoded, cfg.batch_size)
     now = time.perf_counter()
-    result = {
+    result = EvaluateResult(
         **head(cfg, known, directory),
-        "status": "done",
-        "error": None,
-        "adapter": cfg.evaluate.adapter,
-        "shots": cfg.evaluate.shots,
-        "split": cfg.evaluate.split,
-        "metric": on.scoring.metrics[0],
-        "metrics": {cfg.evaluate.split: score.as_dict()},
-        "examples": len(examples),
-        "seconds": {"eval": now - begun, "total": now - started},
-        "peak_memory_bytes": memory.read(*on.base.devices),
-    }
+        status="done",
+        adapter=cfg.evaluate.adapter,
+        shots=cfg.evaluate.shots,
+        split=cfg.evaluate.split,
+        metric=on.scoring.metrics[0],
+        metrics={cfg.evaluate.split: score.as_dict()},
+        examples=len(examples),
+        seconds={"eval": now - begun, "total": now - started},
+        **peak_memory(*on.base.devices),
+    )
     directory.finish(result)
     return result
 

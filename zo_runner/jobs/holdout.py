@@ -5,13 +5,14 @@ it later from the saved parameters: stage one of a sweep tunes on dev alone, and
 twice.
 """
 
-from typing import Any
+from dataclasses import replace
 
 from omegaconf import DictConfig
 
 from zo_runner.jobs.assemble import Parts, assemble
 from zo_runner.models import lora
 from zo_runner.models.evaluator import Score
+from zo_runner.records.result import TrainResult
 from zo_runner.records.run_directory import RunDirectory
 from zo_runner.training.budget import Budget, Ledger
 from zo_runner.training.outcome import TrainingOutcome
@@ -41,33 +42,28 @@ def read_at_end(parts: Parts, directory: RunDirectory, ledger: Ledger, outcome: 
     return {**test, "best": _score(parts, ledger)}
 
 
-def read_later(cfg: DictConfig, directory: RunDirectory, made: dict[str, Any]) -> dict[str, Any]:
-    """The result of a finished run with its test scores, which its saved parameters give."""
+def read_later(cfg: DictConfig, directory: RunDirectory, made: TrainResult) -> TrainResult:
+    """Read test from the saved parameters of a finished run, and record the result with it."""
     parts = assemble(cfg)
     ledger = Ledger(Budget(queries=0))
-    dev: dict[str, Any] = made["metrics"]["dev"]
-    test: dict[str, Any] = {}
     folders = {"last": LAST if parts.model is parts.base.model else "adapter", "best": "best"}
-    if made["status"] != "done":
+    if made.status != "done":
         del folders["last"]
-    if "best" not in dev:
+    if made.score("dev", "best") is None:
         del folders["best"]
-    elif "last" in folders and dev["best"]["step"] == dev["last"]["step"]:
+    elif "last" in folders and made.score("dev", "best", "step") == made.score("dev", "last", "step"):
         folders["last"] = "best"
-    for point, folder in folders.items():
-        if point == "best" and folders.get("last") == "best":
-            test[point] = test["last"]
-            continue
+    read: dict[str, dict[str, float]] = {}
+    for folder in dict.fromkeys(folders.values()):
         lora.restore(parts.model, directory.path / folder)
-        test[point] = _score(parts, ledger).as_dict()
-    seconds = {**made["seconds"], "eval": made["seconds"]["eval"] + ledger.seconds["eval"]}
-    result = {
-        **made,
-        "tested": True,
-        "metrics": {"dev": dev, "test": test},
-        "evaluated": made["evaluated"] + ledger.evaluated,
-        "seconds": seconds,
-    }
+        read[folder] = _score(parts, ledger).as_dict()
+    result = replace(
+        made,
+        tested=True,
+        metrics={"dev": made.metrics["dev"], "test": {point: read[folder] for point, folder in folders.items()}},
+        evaluated=made.evaluated + ledger.evaluated,
+        seconds={**made.seconds, "eval": made.seconds["eval"] + ledger.seconds["eval"]},
+    )
     directory.finish(result)
     directory.remove(LAST)
     return result

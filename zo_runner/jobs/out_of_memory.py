@@ -5,7 +5,7 @@ from contextlib import contextmanager
 
 from omegaconf import DictConfig
 
-from zo_runner.config.validation import queries_slopes
+from zo_runner.config.derived import queries_slopes
 from zo_runner.errors import Fault, is_shortage
 
 # What a person would call the phases of the ledger, and the one before them.
@@ -48,7 +48,7 @@ def _of_accelerator(error: BaseException) -> bool:
 
 
 def _remedies(cfg: DictConfig, phase: str | None, *, accelerator: bool) -> list[str]:
-    """What this configuration can still reduce, what changes the run least first."""
+    """Settings that take less memory, the smallest change to the run first."""
     found = []
     zeroth_order, adapter = queries_slopes(cfg), cfg.method.trains == "adapter"
     if cfg.job == "train" and phase in (None, "train", "calibration"):

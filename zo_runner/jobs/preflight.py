@@ -1,12 +1,12 @@
-"""What can only be refused once the parts of a run are there, and before it leaves a trace."""
+"""Checks of a run that need its parts, made before anything is written."""
 
 from collections.abc import Callable
 
 from omegaconf import DictConfig
 
-from zo_runner.config.validation import calibrates, granted
+from zo_runner.config.derived import calibrates, granted
 from zo_runner.errors import invalid
-from zo_runner.methods.base import Method, ZerothOrder
+from zo_runner.methods.base import Method
 from zo_runner.models.atom_folding import Fold
 from zo_runner.models.evaluator import Evaluator
 
@@ -17,7 +17,7 @@ def require_paths(cfg: DictConfig, evaluator: Evaluator, method: Method) -> None
     if perturbed is None:
         return
     if cfg.runtime.evaluation == "batched":
-        directions = [method.direction(0)] if isinstance(method, ZerothOrder) else []
+        directions = [method.direction(0)] if method.has_directions else []
         if evaluator.scoring.loss == "f1" or not directions or not perturbed.reads(directions, 2, 1):
             allowed = f"auto or sequential: perturbations of {name} cannot be added to a forward of {cfg.model.name}"
             raise invalid("runtime.evaluation", "batched", allowed)
@@ -37,7 +37,6 @@ def require_budget(cfg: DictConfig, unit: str, method: Method, step: int, probe:
     """
     needed, calibration = step, ""
     if calibrates(cfg):
-        assert isinstance(method, ZerothOrder)
         needed += method.queries_per_probe * sum(map(probe, range(cfg.calibration.probes)))
         calibration = f" and its calibration with calibration.probes={cfg.calibration.probes}"
     given = granted(cfg)[unit]

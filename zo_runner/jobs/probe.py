@@ -1,4 +1,4 @@
-"""`job=probe`: how large the finite-difference signal is beside its noise, for each kind of query, scaling and rank.
+"""`job=probe`: finite-difference signal and its noise, for each kind of query, scaling and rank.
 
 At a fixed point, K random directions u are drawn per cell of the grid {one atom, all atoms} x scalings x ranks, and
 each gives an observed slope g and, where autograd fits in memory, the exact directional derivative <grad, u>. The point
@@ -14,13 +14,14 @@ from omegaconf import DictConfig, OmegaConf
 from zo_runner.jobs.assemble import first_prompt, head, task_setup, tracker_of
 from zo_runner.jobs.probe_measurements import Study
 from zo_runner.records.provenance import environment
+from zo_runner.records.result import ProbeResult
 from zo_runner.records.run_directory import RunDirectory
 from zo_runner.reporting import probe_report
-from zo_runner.training.memory import PeakMemory
+from zo_runner.training.memory import peak_memory, reset_peak_memory
 
 
-def execute(cfg: DictConfig, known: dict[str, Any], directory: RunDirectory) -> dict[str, Any]:
-    """Measure every cell, write the report, and return what stands in result.json.
+def execute(cfg: DictConfig, known: dict[str, Any], directory: RunDirectory) -> ProbeResult:
+    """Measure every cell, write the report and record the result.
 
     Args:
         cfg: a checked configuration.
@@ -31,7 +32,7 @@ def execute(cfg: DictConfig, known: dict[str, Any], directory: RunDirectory) -> 
         UserError: bad input, found before anything is written.
     """
     started = time.perf_counter()
-    memory = PeakMemory()
+    reset_peak_memory()
     on = task_setup(cfg)
     train = on.encoder.encode(on.splits.train, "train")
     study = Study(cfg, on, train)
@@ -43,16 +44,15 @@ def execute(cfg: DictConfig, known: dict[str, Any], directory: RunDirectory) -> 
     for name in ("probe", "exponents"):
         frame = pd.read_csv(directory.path / f"{name}.csv")
         tracker.table(name, list(frame.columns), frame.to_numpy(object).tolist())
-    result = {
+    result = ProbeResult(
         **head(cfg, known, directory),
-        "status": "done",
-        "error": None,
-        "cells": len(cells),
-        "queries": {"probe": study.ledger.queries["train"], "noise": study.ledger.queries["noise"]},
-        "seconds": {"total": time.perf_counter() - started},
-        "peak_memory_bytes": memory.read(*on.base.devices),
-        "report": text,
-    }
+        status="done",
+        cells=len(cells),
+        queries={"probe": study.ledger.queries["train"], "noise": study.ledger.queries["noise"]},
+        seconds={"total": time.perf_counter() - started},
+        **peak_memory(*on.base.devices),
+        report=text,
+    )
     directory.finish(result)
     tracker.finish({"cells": len(cells)})  # it may wait for a network
     return result

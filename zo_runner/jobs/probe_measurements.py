@@ -19,9 +19,10 @@ from tqdm import tqdm
 
 from zo_runner.errors import invalid, is_shortage
 from zo_runner.jobs.assemble import TaskSetup, method_of
-from zo_runner.methods import AR1ZO
+from zo_runner.methods.ar1zo import AR1ZO
 from zo_runner.methods.atoms import lora_alpha
-from zo_runner.methods.directions import Direction, losses_at
+from zo_runner.methods.directions import Direction
+from zo_runner.methods.queries import losses_at
 from zo_runner.models import lora
 from zo_runner.models.encoding import Encoded
 from zo_runner.reporting.probe_statistics import Cell
@@ -182,7 +183,7 @@ class Study:
 
 @dataclass(frozen=True)
 class ProbedSlopes:
-    """What the directions of one initialisation gave."""
+    """Slopes along the directions of one initialisation."""
 
     init: int
     slopes: tuple[float, ...]

@@ -25,11 +25,12 @@ from zo_runner.config.identity import identify_model
 from zo_runner.config.schema import RunConfig
 from zo_runner.errors import Fault, invalid
 from zo_runner.jobs.assemble import method_of, model_and_groups
-from zo_runner.methods.base import Method, ZerothOrder
+from zo_runner.methods.base import Method
 from zo_runner.models import lora
 from zo_runner.models.base_model import load_base, pick_device, set_threads
 from zo_runner.records import journal
 from zo_runner.records.provenance import differences, environment
+from zo_runner.records.result import TrainResult
 from zo_runner.records.run_directory import RunDirectory, read_meta
 from zo_runner.training import checkpoint
 from zo_runner.training.outcome import StepRecord
@@ -39,7 +40,7 @@ NAME = "replay"
 
 @dataclass(frozen=True)
 class Comparison:
-    """What a replay is, beside what the run saved.
+    """Difference between a replay and parameters that the run saved.
 
     Attributes:
         what: file or folder of the run.
@@ -57,7 +58,7 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Replayed:
-    """What came of a replay.
+    """Result of a replay.
 
     Attributes:
         folder: where the parameters were written.
@@ -118,7 +119,7 @@ def replay(
     now = {**environment(), "device": str(base.device), "threads": set_threads(base.model, threads)}
     model, groups = model_and_groups(cfg, base)
     method = method_of(cfg, groups, cfg.seeds.direction)
-    if not isinstance(method, ZerothOrder):
+    if not method.replayable:
         allowed = "a run of a zeroth-order method: gradients are not in the journal"
         raise invalid("run", str(folder), allowed)
     started = time.perf_counter()
@@ -171,10 +172,11 @@ def _lines(file: Path, run_id: str, step: int | None) -> Iterator[journal.Line]:
 
 
 def _compare(directory: RunDirectory, model: Any, method: Method) -> Iterator[Comparison]:
-    dev = ((directory.result() or {}).get("metrics") or {}).get("dev") or {}
+    result = directory.result()
     named = lora.named_tensors(model)
     for what, point in (("adapter", "last"), ("last", "last"), ("best", "best")):
-        if dev.get(point, {}).get("step") == method.steps and (directory.path / what).is_dir():
+        known = isinstance(result, TrainResult) and result.score("dev", point, "step") == method.steps
+        if known and (directory.path / what).is_dir():
             yield Comparison(f"{what}/", _distance(named, _stored(directory.path / what)))
     if (directory.path / checkpoint.NAME).exists():
         state, stored = checkpoint.load(directory.path / checkpoint.NAME)

@@ -1,37 +1,18 @@
-"""Methods, usable in anybody's training loop: no Hydra, no PEFT, no transformers."""
+"""Methods, usable in anybody's training loop: no Hydra, no PEFT, no transformers.
 
-from zo_runner.methods.adaprelora import AdaPreLoRA
-from zo_runner.methods.ar1zo import AR1ZO
-from zo_runner.methods.base import Method, StepReport, ZerothOrder
-from zo_runner.methods.first_order import FirstOrder
-from zo_runner.methods.fo_adamw import FOAdamW
-from zo_runner.methods.fo_sgd import FOSGD
-from zo_runner.methods.fzoo import FZOO
-from zo_runner.methods.hizoo import HiZOO
-from zo_runner.methods.lozo import LOZO
-from zo_runner.methods.lozo_m import LOZOM
-from zo_runner.methods.mezo import MeZO
-from zo_runner.methods.subzero import SubZero
-from zo_runner.methods.zo_adam import ZOAdam
-from zo_runner.methods.zo_sgd_momentum import ZOSGDMomentum
-from zo_runner.methods.zo_sign import ZOSign
+`from zo_runner.methods import MeZO` finds every class of the modules here; none is listed, none is imported before.
+"""
 
-__all__ = [
-    "AR1ZO",
-    "FOSGD",
-    "FZOO",
-    "LOZO",
-    "LOZOM",
-    "AdaPreLoRA",
-    "FOAdamW",
-    "FirstOrder",
-    "HiZOO",
-    "MeZO",
-    "Method",
-    "StepReport",
-    "SubZero",
-    "ZOAdam",
-    "ZOSGDMomentum",
-    "ZOSign",
-    "ZerothOrder",
-]
+from importlib import import_module
+from pkgutil import iter_modules
+from typing import Any
+
+
+def __getattr__(name: str) -> Any:
+    """The class of that name."""
+    if name[:1].isupper():
+        for module in iter_modules(__path__, f"{__name__}."):
+            found = getattr(import_module(module.name), name, None)
+            if getattr(found, "__module__", None) == module.name:
+                return found
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

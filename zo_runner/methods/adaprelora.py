@@ -33,12 +33,12 @@ import torch
 
 from zo_runner.methods.atoms import factors
 from zo_runner.methods.base import Params, require
-from zo_runner.methods.directions import Closure
 from zo_runner.methods.first_order import FirstOrder
+from zo_runner.methods.queries import Closure
 
 
 class AdaPreLoRA(FirstOrder):
-    """AdaPreLoRA over the groups of `adapters.lora_groups`. See the module's docstring.
+    """AdaPreLoRA over the groups of `lora.lora_groups`. See the module's docstring.
 
     Args:
         params: one group per adapted module: {"params": [A (rank x in), B (out x rank)], "scaling": s, "weight": W}.
@@ -69,11 +69,11 @@ class AdaPreLoRA(FirstOrder):
 
     @property
     def leaves(self) -> list[torch.Tensor]:
-        """The factors, and the weights, whose gradients are read on the way."""
+        """The factors, and the weights, whose gradients are read and freed module by module."""
         return [*self.parameters, *self.frozen]
 
     def differentiate(self, closure: Closure | Callable[[], float]) -> float:
-        """The loss; G of every module is reduced to its row and column means as soon as it is there."""
+        """Return the loss; reduce G of every module to its row and column means as soon as it is formed."""
         hooks = [w.register_post_accumulate_grad_hook(partial(self._read, i)) for i, w in enumerate(self.frozen)]
         try:
             return super().differentiate(closure)
@@ -90,12 +90,12 @@ class AdaPreLoRA(FirstOrder):
             self._means[i] = (row_O, col_I)
 
     def is_finite(self) -> bool:
-        """Whether all that the backward left is."""
+        """True if the gradients of the factors and the means of G are finite."""
         means = (mean for pair in self._means.values() for mean in pair)
         return super().is_finite() and all(bool(mean.isfinite().all()) for mean in means)
 
     def update(self, step: int) -> None:
-        """Statistics, then one step of both factors of every module."""
+        """Update the statistics, then step both factors of every module."""
         for i, group in enumerate(self.param_groups):
             a_RI, b_OR = group["params"]
             if a_RI.grad is None or b_OR.grad is None:
@@ -129,7 +129,7 @@ def factor_steps(
     scaling: float,
     damping: float,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """(dA, dB) of the module's docstring. d_R [O] and d_C [I] are the diagonals of D_R and D_C."""
+    """Steps (dA, dB) of the module's docstring. d_R [O] and d_C [I] are the diagonals of D_R and D_C."""
     size = (a_RI.square().sum() + b_OR.square().sum()) / (2 * len(a_RI))
     eye = damping * size * torch.eye(len(a_RI), dtype=a_RI.dtype, device=a_RI.device)
     s_a_RR = (a_RI * d_C) @ a_RI.T + d_C.mean() * eye

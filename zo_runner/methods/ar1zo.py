@@ -4,7 +4,7 @@
     slope = (l(theta + eps u) - l(theta - eps u)) / (2 eps),   u = (z_a, z_b) on atom k and 0 elsewhere,   z ~ N(0, I)
 
 symbol   argument      unit
-k        order         which atom a step queries: cyclic 0..r-1 (default), shuffled passes, or random
+k        order         atom that a step queries: cyclic 0..r-1 (default), shuffled passes, or random
          offsets       the same k in every module (shared), or k + module index mod r (per_module)
          atoms         one: the method above; all: u covers all r atoms (full-rank LoRA-ZO)
 eps      eps           parameter units
@@ -13,7 +13,7 @@ eta      lr            parameter units per unit slope
 Per step: 2 queries; with atoms=one, d_out + d_in perturbed numbers per module, whatever the stored rank.
 Memory: a copy of what is perturbed, and u.
 
-The scaling s of dW = s B A is the adapter's, not the optimiser's, and it decides what the method is:
+The scaling s of dW = s B A is the adapter's, not the optimiser's, and it decides which method it is:
     ar1zo       one atom, s = alpha       (PEFT's `lora_alpha` = alpha r, see `atoms.lora_alpha`)
     naive_atom  one atom, s = alpha / r
     lora_zo     all atoms, s = alpha / r
@@ -25,13 +25,14 @@ query.
 
 from zo_runner.devices import moved
 from zo_runner.methods.atoms import OFFSETS, ORDERS, Offsets, Order, atom, atom_at, factors
-from zo_runner.methods.base import Params, ZerothOrder
+from zo_runner.methods.base import Params
 from zo_runner.methods.directions import Direction, LazyDirection, LowRankPart, Slot
 from zo_runner.methods.random import normal
+from zo_runner.methods.zeroth_order import ZerothOrder
 
 
 class AR1ZO(ZerothOrder):
-    """Atomwise (or full-rank) LoRA-ZO over the groups of `adapters.lora_groups`. See the module's docstring.
+    """Atomwise (or full-rank) LoRA-ZO over the groups of `lora.lora_groups`. See the module's docstring.
 
     Args:
         params: one group per adapted module: {"params": [A (rank x in), B (out x rank)], "name": str}.
@@ -39,8 +40,8 @@ class AR1ZO(ZerothOrder):
         eps: as in `ZerothOrder`.
         seed: as in `ZerothOrder`.
         atoms: "one" or "all" atoms per query.
-        order: "cyclic", "shuffled" or "random"; without effect when atoms is "all".
-        offsets: "shared" or "per_module"; without effect when atoms is "all".
+        order: "cyclic", "shuffled" or "random"; without effect with atoms="all".
+        offsets: "shared" or "per_module"; without effect with atoms="all".
 
     Raises:
         ValueError: an argument out of range, groups that are not LoRA pairs, or groups of unequal rank.
@@ -83,8 +84,7 @@ class AR1ZO(ZerothOrder):
     def direction(self, step: int) -> Direction:
         """Standard normal numbers on the queried atoms, drawn on the CPU so that every device sees the same ones."""
         k = self.atom(step)
-        slots: list[Slot] = []
-        thin = []
+        slots, low_rank = [], []
         for i, group in enumerate(self.param_groups):
             name = group.get("name", str(i))
             a_RI, b_OR = factors(group)
@@ -94,7 +94,7 @@ class AR1ZO(ZerothOrder):
                 moved(normal(view.shape, self.seed, "direction", step, name, side), view.device)
                 for side, view in zip("AB", views, strict=True)
             )
-            slots += [(view, z.detach, group) for view, z in zip(views, (z_a, z_b), strict=True)]
+            slots += [Slot(a_RI, views[0], z_a.detach, group), Slot(b_OR, views[1], z_b.detach, group)]
             if at is not None:
-                thin += [LowRankPart(a_RI, at, z_a[:, None]), LowRankPart(b_OR, z_b[:, None], at)]
-        return LazyDirection(slots, thin=thin, whole=k is None)
+                low_rank += [LowRankPart(a_RI, at, z_a[:, None]), LowRankPart(b_OR, z_b[:, None], at)]
+        return LazyDirection(slots, low_rank=low_rank, whole=k is None)

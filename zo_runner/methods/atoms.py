@@ -20,7 +20,7 @@ OFFSETS: tuple[str, ...] = get_args(Offsets)
 
 
 def lora_alpha(scaling: Scaling | str, alpha: float, rank: int) -> float:
-    """The numerator gamma that goes into PEFT's `lora_alpha`.
+    """The numerator gamma that PEFT takes as `lora_alpha`.
 
     canonical  gamma = alpha        s = alpha / r
     rslora     gamma = alpha        s = alpha / sqrt(r)   (PEFT divides by sqrt(r) itself: `use_rslora=True`)
@@ -35,7 +35,7 @@ def lora_alpha(scaling: Scaling | str, alpha: float, rank: int) -> float:
 
 
 def factors(group: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor]:
-    """(a_RI, b_OR) of a parameter group made by `adapters.lora_groups`.
+    """(a_RI, b_OR) of a parameter group made by `lora.lora_groups`.
 
     Raises:
         ValueError: the group is not one LoRA pair.
@@ -53,7 +53,7 @@ def atom(a_RI: torch.Tensor, b_OR: torch.Tensor, k: int) -> tuple[torch.Tensor, 
 
 
 def atom_at(order: Order, step: int, rank: int, seed: int) -> int:
-    """The atom that `step` queries.
+    """Index of the atom that `step` queries.
 
     cyclic    0, 1, ..., r-1, 0, ...
     shuffled  a fresh permutation each pass, so that r steps still visit every atom once

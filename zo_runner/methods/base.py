@@ -1,38 +1,36 @@
-"""What methods share: the step, its report, its counters.
+"""The base class of all methods: a step, its report, and what the training loop needs to know.
 
 A method is a `torch.optim.Optimizer` whose `step(closure)` spends `queries_per_step` queries. The closure returns the
-loss of the current batch at the current parameters as a 0-d tensor. A zeroth-order method calls it without gradients,
-once per query. A first-order method (`first_order`) calls it once and differentiates what it returns.
-
-A zeroth-order step is three parts, each of which a method may replace: the direction u, the queries along it, and the
-update. The update follows from what was measured and from the method's state alone, so that a step can be replayed from
-its report.
+loss of the current batch at the current parameters as a 0-d tensor. A zeroth-order method (`zeroth_order`) calls it
+without gradients, once per query. A first-order method (`first_order`) calls it once and differentiates its loss.
 """
 
 import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, ClassVar, Literal
 
 import torch
 
-from zo_runner.methods.directions import Closure, Direction, LazyDirection, LowRankPart, losses_along, move
-from zo_runner.methods.random import normal, signs
+from zo_runner.methods.directions import Direction
+from zo_runner.methods.queries import Closure
 
 Params = Iterable[torch.Tensor] | Iterable[dict[str, Any]]
+
+Normalizes = Literal["nothing", "slope", "coordinates"]
+
+# Names the random numbers of a parameter.
 Key = tuple[str, ...]
-Factors = tuple[torch.Tensor | None, torch.Tensor]
 
 
 @dataclass(frozen=True)
 class StepReport:
-    """What one step did: enough, with the run's seed, to take it again without a query.
+    """The result of one step: enough, with the run's seed, to take it again without a query.
 
     Attributes:
         step: 0-based index of the step.
-        loss: best estimate of the loss at the parameters before the step, from the step's own queries.
-        slopes: directional derivatives measured, in loss units per unit of the direction; none of a first-order method.
+        loss: estimate of the loss at the parameters before the step, from the step's own queries.
+        slopes: measured directional derivatives, in loss units per unit of u; empty for a first-order method.
         lr: learning rate of the first parameter group.
         atom: index of the queried atom, None for methods that query all at once.
         curvature: (l+ - 2 l0 + l-) / eps^2 along the direction, None for methods that do not measure it.
@@ -47,17 +45,23 @@ class StepReport:
 
 
 class Method(torch.optim.Optimizer):
-    """What the training loop asks of a method.
+    """A method as the training loop sees it.
 
     Args:
         params: tensors or parameter groups. A group may name its tensors (`names`) or itself (`name`), and hold the
             frozen weight that it adapts (`weight`).
         lr: learning rate; finite, >= 0.
-        settings: what else the groups keep, so that `state_dict` carries it.
+        settings: further entries of every group, which `state_dict` carries.
 
     Attributes:
-        queries_per_step: what a step is charged, always the same.
-        needs_grad: whether the closure's loss must come with its graph.
+        queries_per_step: queries charged for a step, always the same.
+        needs_grad: the closure's loss must come with its graph.
+        has_directions: a step queries losses along `direction(step)`, at `eps` from the parameters.
+        replayable: `replay` takes a step again from its report.
+        two_sided: slopes are (l+ - l-) / (2 eps) and the reported loss is (l+ + l-) / 2; else the slopes are
+            (l+ - l0) / eps and the reported loss is l0. Without meaning for a method without directions.
+        normalizes: sizes that the update divides out. nothing: lr is in parameter units per unit slope. slope, the size
+            of the slopes, or coordinates, the size of every coordinate on its own: lr is a length, in parameter units.
         report: of the latest step, None before the first.
         weights: the frozen weight of each group, None where it has none.
 
@@ -67,6 +71,10 @@ class Method(torch.optim.Optimizer):
 
     queries_per_step: int
     needs_grad: ClassVar[bool] = False
+    has_directions: ClassVar[bool] = False
+    replayable: ClassVar[bool] = False
+    two_sided: ClassVar[bool] = False
+    normalizes: ClassVar[Normalizes] = "nothing"
 
     def __init__(self, params: Params, *, lr: float, **settings: Any) -> None:
         require("lr", lr, at_least=0.0)
@@ -90,8 +98,49 @@ class Method(torch.optim.Optimizer):
         """Number of atoms that `atom` chooses from, or None."""
         return None
 
+    @property
+    def eps(self) -> float:
+        """Perturbation radius, in parameter units; 0 for a method without directions."""
+        return float(self.param_groups[0].get("eps", 0.0))
+
+    @property
+    def has_halves(self) -> bool:
+        """True if the parameters are LoRA pairs, so that a direction has a half in A and a half in B."""
+        return all(map(is_pair, self.param_groups))
+
+    @property
+    def follows_curvature(self) -> bool:
+        """True if `CurvatureSchedule` may choose lr: it reads (l+ + l-) / 2 and presumes a step of lr * slope."""
+        return False
+
+    @property
+    def queries_per_reading(self) -> int:
+        """Queries of a curvature beside the losses at both ends of u; 0 for a method without directions."""
+        return 0
+
+    @property
+    def queries_per_probe(self) -> int:
+        """Queries of a slope and a curvature together; 0 for a method without directions."""
+        return 0
+
+    def direction(self, step: int) -> Direction:
+        """The direction u of `step` in the method's present state; the same numbers whenever it is asked for.
+
+        Raises:
+            RuntimeError: the method has no directions.
+        """
+        raise RuntimeError(f"{type(self).__name__} has no directions.")
+
+    def flipped_in_A(self, step: int) -> Direction:
+        """The direction of `step` with the other sign in every A: (-z_a, z_b).
+
+        Raises:
+            RuntimeError: the method has no directions.
+        """
+        raise RuntimeError(f"{type(self).__name__} has no directions.")
+
     def tensors(self) -> Iterator[tuple[Key, torch.Tensor, dict[str, Any]]]:
-        """Every parameter, with the key of its random numbers and its group.
+        """Yield every parameter, with the key of its random numbers and its group.
 
         The key is the tensor's name; for the LoRA pair of a module the module's name and A or B; else its position.
         """
@@ -102,11 +151,23 @@ class Method(torch.optim.Optimizer):
                 yield key, param, group
 
     def step(self, closure: Closure | Callable[[], float]) -> float:  # type: ignore[override]  # a closure is required
-        """Take one step and return its estimate of the loss. Where the loss is not finite, it raises `Diverged`."""
+        """Take one step and return its estimate of the loss.
+
+        Raises:
+            Diverged: a loss is not finite.
+        """
         raise NotImplementedError
 
+    def replay(self, report: StepReport) -> None:
+        """Take the next step again from its report, without a query, at the learning rates of the groups.
+
+        Raises:
+            RuntimeError: the method is not `replayable`.
+        """
+        raise RuntimeError(f"{type(self).__name__} cannot replay a step.")
+
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Load what `state_dict` gave. Unlike torch's own, it leaves the precision of the state as it was saved."""
+        """Load what `state_dict` gave; unlike torch's own method, keep the precision of the saved state."""
         super().load_state_dict(state_dict)
         params = [param for group in self.param_groups for param in group["params"]]
         for i, saved in state_dict["state"].items():
@@ -119,160 +180,13 @@ class Method(torch.optim.Optimizer):
             group["steps"] = report.step + 1
 
 
-class ZerothOrder(Method):
-    """Two-sided zeroth-order method along one random direction per step.
-
-        theta <- theta - lr * slope * u,   slope = (l(theta + eps u) - l(theta - eps u)) / (2 eps)
-
-    A subclass says what u is, in `direction(step)`: a function of the seed, the step and the method's state. The update
-    goes along the direction that was perturbed. State beyond the counters lies in `self.state`, by parameter, so that
-    `state_dict` carries it; it changes in `_update` alone, after all queries.
-
-    Attributes:
-        two_sided: whether the slopes are (l+ - l-) / (2 eps) and the reported loss is (l+ + l-) / 2; else the slopes
-            are (l+ - l0) / eps and the reported loss is l0.
-        normalizes: what the update divides out. nothing: lr is in parameter units per unit slope. slope, the size of
-            the slopes, or coordinates, the size of every coordinate on its own: lr is a length, in parameter units.
-
-    Args:
-        params: as in `Method`; the random numbers are keyed by the names in the groups, else by position.
-        lr: learning rate, in parameter units per unit slope; finite, >= 0.
-        eps: perturbation radius, in parameter units; finite, > 0.
-        seed: of the direction stream.
-
-    Raises:
-        ValueError: an argument out of range.
-    """
-
-    queries_per_step: int = 2
-    two_sided: ClassVar[bool] = True
-    normalizes: ClassVar[Literal["nothing", "slope", "coordinates"]] = "nothing"
-
-    def __init__(self, params: Params, *, lr: float, eps: float, seed: int = 0) -> None:
-        require("eps", eps, above=0.0)
-        super().__init__(params, lr=lr, eps=float(eps), seed=int(seed))
-        for group in self.param_groups:
-            if group["eps"] != float(eps):
-                raise ValueError(f"Invalid eps: {group['eps']!r} in one group. Must be the same in all groups.")
-
-    @property
-    def eps(self) -> float:
-        """Perturbation radius."""
-        return float(self.param_groups[0]["eps"])
-
-    @property
-    def seed(self) -> int:
-        """Seed of the direction stream."""
-        return int(self.param_groups[0]["seed"])
-
-    @property
-    def follows_curvature(self) -> bool:
-        """Whether `rate.CurvatureSchedule` may choose lr: it reads (l+ + l-) / 2, and presumes a step of lr * slope."""
-        return self.two_sided and self.normalizes == "nothing"
-
-    def direction(self, step: int) -> Direction:
-        """The direction u of `step` in the method's present state; the same numbers whenever it is asked for."""
-        raise NotImplementedError
-
-    def atom(self, step: int) -> int | None:
-        """The atom that `step` queries in the first module, or None."""
-        return None
-
-    @property
-    def has_halves(self) -> bool:
-        """Whether the parameters are LoRA pairs, so that a direction has a half in A and a half in B."""
-        return all(map(is_pair, self.param_groups))
-
-    @property
-    def queries_per_reading(self) -> int:
-        """What a curvature takes beside the losses at both ends of u: the one at theta, and those of u half turned."""
-        return 3 if self.has_halves else 1
-
-    @property
-    def queries_per_probe(self) -> int:
-        """What a slope and a curvature take together."""
-        return 2 + self.queries_per_reading
-
-    def flipped_in_A(self, step: int) -> Direction:
-        """The direction of `step` with the other sign in every A: (-z_a, z_b)."""
-        u = self.direction(step)
-        assert isinstance(u, LazyDirection)
-        return u.flipped([group["params"][0] for group in self.param_groups])
-
-    def over_tensors(self, component: Callable[[Key, torch.Tensor], torch.Tensor]) -> Direction:
-        """The direction that has `component(key, parameter)` in every parameter."""
-        slots = [(param, partial(component, key, param), group) for key, param, group in self.tensors()]
-        return LazyDirection(slots, whole=self.has_halves)
-
-    def over_factors(self, factors: Callable[[Key, torch.Tensor], Factors]) -> Direction:
-        """The direction that has left @ right' in every parameter, from `factors(key, parameter)`.
-
-        For a parameter that is no matrix, `left` is None and `right` its component.
-        """
-        tensors = list(self.tensors())
-        thin = [LowRankPart(param, *factors(key, param)) for key, param, _ in tensors]
-        return LazyDirection(
-            [(t.param, t.dense, group) for t, (_, _, group) in zip(thin, tensors, strict=True)], thin=thin
-        )
-
-    def normal(self, like: torch.Tensor, shape: tuple[int, ...], step: int, *key: str | int) -> torch.Tensor:
-        """Standard normal numbers on the device of a parameter, in its working precision.
-
-        Args:
-            like: the parameter.
-            shape: of the numbers.
-            step: that they belong to, or the index of the subspace.
-            key: of the parameter, and what else they are for.
-        """
-        z = normal(shape, self.seed, "direction", step, *key, device=like.device)
-        return z.to(working_dtype(like))
-
-    def signs(self, like: torch.Tensor, shape: tuple[int, ...], step: int, *key: str | int) -> torch.Tensor:
-        """Random signs, +1 and -1, otherwise as `normal`."""
-        z = signs(shape, self.seed, "direction", step, *key, device=like.device)
-        return z.to(working_dtype(like))
-
-    @torch.no_grad()
-    def step(self, closure: Closure | Callable[[], float]) -> float:  # type: ignore[override]  # a closure is required
-        """Take one step and return the loss estimate of its report.
-
-        Raises:
-            Diverged: a queried loss is not finite; the parameters and the state are as before the step.
-        """
-        u = self.direction(self.steps)
-        report = self._query(closure, u)  # type: ignore[arg-type]  # floats serve as well
-        self._update(u, report)
-        self._finish(report)
-        return report.loss
-
-    @torch.no_grad()
-    def replay(self, report: StepReport) -> None:
-        """Take the next step again from its report, without a query, at the learning rates of the groups."""
-        self._update(self.direction(report.step), report)
-        self._finish(report)
-
-    def _query(self, closure: Closure, u: Direction) -> StepReport:
-        """Make the step's queries. They leave every bit of the parameters."""
-        plus, minus = losses_along(closure, u, (self.eps, -self.eps))
-        return self._two_sided_report(plus, minus)
-
-    def _two_sided_report(self, plus: float, minus: float, curvature: float | None = None) -> StepReport:
-        slope = (plus - minus) / (2 * self.eps)
-        lr, atom = self.param_groups[0]["lr"], self.atom(self.steps)
-        return StepReport(self.steps, (plus + minus) / 2, (slope,), lr, atom, curvature)
-
-    def _update(self, u: Direction, report: StepReport) -> None:
-        """Move the parameters, and the state with them."""
-        move(u, report.slopes[0])
-
-
 def is_pair(group: dict[str, Any]) -> bool:
-    """Whether a group is the LoRA pair of a module, as `adapters.lora_groups` makes it."""
+    """True if a group is the LoRA pair of a module, as `lora.lora_groups` makes it."""
     return "name" in group and len(group["params"]) == 2
 
 
 def working_dtype(param: torch.Tensor) -> torch.dtype:
-    """The precision of what is computed and kept for a parameter: its own, but float32 at least."""
+    """Precision of the numbers that are computed and kept for a parameter: its own, but float32 at least."""
     return torch.promote_types(param.dtype, torch.float32)
 
 
@@ -293,7 +207,7 @@ def require(
 
 
 def require_count(name: str, value: int, at_least: int = 1) -> None:
-    """Check an argument that counts.
+    """Check the range of a constructor's argument that counts.
 
     Raises:
         ValueError: it is no integer, or too small.

@@ -1,4 +1,4 @@
-"""What first-order methods share: one loss, differentiated.
+"""The base class of first-order methods: one loss, differentiated.
 
     g = d loss / d theta,   theta <- update(theta, g)
 
@@ -18,7 +18,7 @@ import torch
 
 from zo_runner.errors import Diverged
 from zo_runner.methods.base import Method, Params, StepReport
-from zo_runner.methods.directions import Closure, finite
+from zo_runner.methods.queries import Closure, finite
 
 # The forward, and a backward, which takes the arithmetic of two forwards where every weight is trained.
 QUERIES_PER_GRADIENT = 3
@@ -28,7 +28,7 @@ FIRST_SCALE = 2.0**16
 
 
 class FirstOrder(Method):
-    """Differentiates the loss of the batch. A subclass says what follows from the gradients, in `update(step)`.
+    """First-order method. A subclass moves the parameters by their gradients, in `update(step)`.
 
     Args:
         params: as in `Method`.
@@ -52,7 +52,7 @@ class FirstOrder(Method):
 
     @property
     def leaves(self) -> list[torch.Tensor]:
-        """What the loss is differentiated by. It requires gradients during a step only."""
+        """Tensors that the loss is differentiated by. They require gradients during a step only."""
         return self.parameters
 
     def update(self, step: int) -> None:
@@ -78,7 +78,7 @@ class FirstOrder(Method):
         return loss
 
     def differentiate(self, closure: Closure | Callable[[], float]) -> float:
-        """The loss; its derivatives are left in the `grad` of each leaf."""
+        """Return the loss, and leave its derivatives in the `grad` of each leaf."""
         loss = closure()
         value = finite(loss.detach() if isinstance(loss, torch.Tensor) else loss)
         if not (isinstance(loss, torch.Tensor) and loss.requires_grad):
@@ -98,12 +98,12 @@ class FirstOrder(Method):
         return value
 
     def is_finite(self) -> bool:
-        """Whether all that the backward left is."""
+        """True if every gradient is finite."""
         return all(bool(p.grad.isfinite().all()) for p in self.parameters if p.grad is not None)
 
     @property
     def loss_scale(self) -> float:
-        """What the loss is multiplied by before the backward."""
+        """Factor of the loss before the backward."""
         return float(self.param_groups[0]["loss_scale"])
 
     def _rescale(self, scale: float) -> None:
@@ -113,7 +113,7 @@ class FirstOrder(Method):
 
 @contextmanager
 def differentiated(leaves: Iterable[torch.Tensor]) -> Iterator[None]:
-    """Let tensors require gradients in a block. It begins and ends without gradients, and leaves the rest as it was."""
+    """Let tensors require gradients within a block, which begins and ends without gradients."""
     found = [(leaf, leaf.requires_grad) for leaf in leaves]
     try:
         for leaf, _ in found:

@@ -1,4 +1,4 @@
-"""AdamW by backpropagation: what LoRA is usually trained with, and so the ceiling to compare with.
+"""AdamW by backpropagation: the usual optimizer of LoRA, and so the ceiling to compare with.
 
     m <- beta1 m + (1 - beta1) g,   v <- beta2 v + (1 - beta2) g*g,   g = d loss / d theta
     theta <- (1 - lr lambda) theta - lr m^ / (sqrt(v^) + floor),   m^ = m / (1 - beta1^t),   v^ = v / (1 - beta2^t)
@@ -56,7 +56,7 @@ class FOAdamW(FirstOrder):
         super().__init__(params, lr=lr, beta1=beta1, beta2=beta2, weight_decay=weight_decay, floor=floor)
 
     def update(self, step: int) -> None:
-        """One step of AdamW."""
+        """Take one step of AdamW, with the gradients in `grad`."""
         for group in self.param_groups:
             lr, beta1, beta2 = group["lr"], group["beta1"], group["beta2"]
             scale1, scale2 = 1 - beta1 ** (step + 1), 1 - beta2 ** (step + 1)

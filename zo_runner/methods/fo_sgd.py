@@ -27,7 +27,7 @@ class FOSGD(FirstOrder):
         super().__init__(params, lr=lr)
 
     def update(self, step: int) -> None:
-        """theta <- theta - lr g."""
+        """Step by theta <- theta - lr g."""
         for group in self.param_groups:
             for p in group["params"]:
                 if p.grad is not None and group["lr"] != 0.0:

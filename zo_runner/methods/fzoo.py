@@ -21,12 +21,14 @@ is over the N perturbed losses, without l0. That sigma^2 divides by N - 1 is our
 
 import itertools
 import statistics
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import torch
 
-from zo_runner.methods.base import Key, Params, StepReport, ZerothOrder, require_count
-from zo_runner.methods.directions import KEPT_NUMBERS, Closure, Direction, finite, losses_along, losses_at, move
+from zo_runner.methods.base import Key, Normalizes, Params, StepReport, require_count
+from zo_runner.methods.directions import KEPT_NUMBERS, Direction, move
+from zo_runner.methods.queries import Closure, finite, losses_along, losses_at
+from zo_runner.methods.zeroth_order import ZerothOrder
 
 
 class FZOO(ZerothOrder):
@@ -44,7 +46,7 @@ class FZOO(ZerothOrder):
     """
 
     two_sided: ClassVar[bool] = False
-    normalizes: ClassVar[Literal["nothing", "slope", "coordinates"]] = "slope"
+    normalizes: ClassVar[Normalizes] = "slope"
 
     def __init__(self, params: Params, *, lr: float, eps: float, seed: int = 0, num_signs: int = 8) -> None:
         require_count("num_signs", num_signs, at_least=2)
@@ -55,7 +57,7 @@ class FZOO(ZerothOrder):
         self._drawn: list[Direction] = []  # of the step under way
 
     def direction(self, step: int, i: int = 0) -> Direction:
-        """u_i, one of the `num_signs` directions of a step."""
+        """Direction u_i, one of the `num_signs` directions of a step."""
 
         def component(key: Key, param: torch.Tensor) -> torch.Tensor:
             z = self.normal(param, tuple(param.shape), step, i, *key)

@@ -19,8 +19,10 @@ Source: Zhao et al. 2024, arXiv:2402.15173, Algorithm 1.
 
 import torch
 
-from zo_runner.methods.base import Key, Params, StepReport, ZerothOrder, require
-from zo_runner.methods.directions import Closure, Direction, losses_along, move
+from zo_runner.methods.base import Key, Params, StepReport, require
+from zo_runner.methods.directions import Direction, move
+from zo_runner.methods.queries import Closure, losses_along
+from zo_runner.methods.zeroth_order import ZerothOrder
 
 
 class HiZOO(ZerothOrder):
@@ -45,7 +47,7 @@ class HiZOO(ZerothOrder):
         self.smoothing = smoothing
 
     def direction(self, step: int) -> Direction:
-        """z / sqrt(H) over every parameter, with H as it is now."""
+        """The direction z / sqrt(H) over every parameter, with the present H."""
 
         def component(key: Key, param: torch.Tensor) -> torch.Tensor:
             z = self.normal(param, tuple(param.shape), step, *key)

@@ -23,8 +23,9 @@ import math
 
 import torch
 
-from zo_runner.methods.base import Factors, Key, Params, ZerothOrder, require_count
+from zo_runner.methods.base import Key, Params, require_count
 from zo_runner.methods.directions import Direction
+from zo_runner.methods.zeroth_order import Factors, ZerothOrder
 
 
 class LOZO(ZerothOrder):
@@ -51,17 +52,17 @@ class LOZO(ZerothOrder):
         self.rank, self.interval = rank, interval
 
     def left(self, param: torch.Tensor, step: int, *key: str) -> torch.Tensor:
-        """U of a step for a matrix, or z for any other tensor."""
+        """Left factor U of a step for a matrix, or z for any other tensor."""
         if param.dim() != 2:
             return self.normal(param, tuple(param.shape), step, *key)
         return self.normal(param, (param.shape[0], self.rank), step, *key, "U")
 
     def right(self, param: torch.Tensor, step: int, *key: str) -> torch.Tensor:
-        """V of the subspace that a step lies in."""
+        """Right factor V of the subspace that a step lies in."""
         return self.normal(param, (param.shape[1], self.rank), step // self.interval, *key, "V")
 
     def direction(self, step: int) -> Direction:
-        """U V' / sqrt(r) in every matrix, z in every other tensor."""
+        """The direction U V' / sqrt(r) in every matrix, z in every other tensor."""
 
         def factors(key: Key, param: torch.Tensor) -> Factors:
             left = self.left(param, step, *key)

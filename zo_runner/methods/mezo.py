@@ -24,8 +24,9 @@ from typing import Literal, get_args
 
 import torch
 
-from zo_runner.methods.base import Key, Params, ZerothOrder
+from zo_runner.methods.base import Key, Params
 from zo_runner.methods.directions import Direction
+from zo_runner.methods.zeroth_order import ZerothOrder
 
 Distribution = Literal["gaussian", "rademacher"]
 
@@ -54,7 +55,7 @@ class MeZO(ZerothOrder):
         self.distribution = distribution
 
     def direction(self, step: int) -> Direction:
-        """z over every parameter."""
+        """The direction z over every parameter."""
         draw = self.signs if self.distribution == "rademacher" else self.normal
 
         def z(key: Key, param: torch.Tensor) -> torch.Tensor:

@@ -11,7 +11,7 @@ epsilon  eps           parameter units
 eta      lr            parameter units per unit slope
 
 sqrt(m n / r^2) gives u the mean square norm of MeZO's z, m n, so that MeZO's eps and lr keep their meaning. The factors
-A and B of a LoRA module are thin: each is read as the matrix nearest to a square that its numbers fill.
+A and B of a LoRA module are long and narrow: each is read as the matrix nearest to a square that its numbers fill.
 
 Per step: 2 queries. Memory: a copy of the parameters, u, and (m + n) r numbers per matrix for the bases, which are no
 state: they are drawn again from their seed.
@@ -25,8 +25,9 @@ import math
 
 import torch
 
-from zo_runner.methods.base import Factors, Key, Params, ZerothOrder, require_count
+from zo_runner.methods.base import Key, Params, require_count
 from zo_runner.methods.directions import Direction
+from zo_runner.methods.zeroth_order import Factors, ZerothOrder
 
 Bases = tuple[torch.Tensor, torch.Tensor]
 
@@ -61,7 +62,7 @@ class SubZero(ZerothOrder):
         }
 
     def direction(self, step: int) -> Direction:
-        """sqrt(m n / r^2) U Z V' in every matrix, z in every other tensor."""
+        """The direction sqrt(m n / r^2) U Z V' in every matrix, z in every other tensor."""
 
         def factors(key: Key, param: torch.Tensor) -> Factors:
             if key not in self._shapes:
@@ -76,7 +77,7 @@ class SubZero(ZerothOrder):
         return self.over_factors(factors)
 
     def bases(self, key: Key, param: torch.Tensor, subspace: int) -> Bases:
-        """U and V of a matrix in the subspace of that index; the latest ones are kept."""
+        """Bases U and V of a matrix in the subspace of that index; the latest ones are kept."""
         wanted = (self.seed, subspace)  # loading a state may change the seed
         kept, found = self._bases.get(key, (None, None))
         if found is None or kept != wanted:

@@ -18,11 +18,11 @@ reported loss is (l+ + l-)/2.
 Source: Kingma and Ba 2014, arXiv:1412.6980, on the estimate of MeZO, as in Zhang et al. 2024, arXiv:2402.11592.
 """
 
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import torch
 
-from zo_runner.methods.base import Params, StepReport, require
+from zo_runner.methods.base import Normalizes, Params, StepReport, require
 from zo_runner.methods.directions import Direction, DirectionPart, move
 from zo_runner.methods.mezo import MeZO
 
@@ -43,7 +43,7 @@ class ZOAdam(MeZO):
         ValueError: an argument out of range.
     """
 
-    normalizes: ClassVar[Literal["nothing", "slope", "coordinates"]] = "coordinates"
+    normalizes: ClassVar[Normalizes] = "coordinates"
 
     def __init__(
         self,

@@ -15,9 +15,9 @@ Source: Liu et al. 2019, signSGD via Zeroth-Order Oracle (ICLR), with two-sided 
 """
 
 import math
-from typing import ClassVar, Literal
+from typing import ClassVar
 
-from zo_runner.methods.base import Params, StepReport
+from zo_runner.methods.base import Normalizes, Params, StepReport
 from zo_runner.methods.directions import Direction, DirectionPart, move
 from zo_runner.methods.mezo import MeZO
 
@@ -25,7 +25,7 @@ from zo_runner.methods.mezo import MeZO
 class ZOSign(MeZO):
     """signSGD on MeZO's estimate. See the module's docstring; arguments as in `ZerothOrder`, but lr is a length."""
 
-    normalizes: ClassVar[Literal["nothing", "slope", "coordinates"]] = "coordinates"
+    normalizes: ClassVar[Normalizes] = "coordinates"
 
     def __init__(self, params: Params, *, lr: float, eps: float, seed: int = 0) -> None:
         super().__init__(params, lr=lr, eps=eps, seed=seed)

@@ -3,8 +3,8 @@
 W + s sum_k b_k a_k'  =  (W + s sum_{j not in F} b_j a_j')  +  s sum_{k in F} b_k a_k'
 
 F are the few atoms, BLOCK neighbours, that the queried one is among. The bracket is kept, and a query sees it as the
-frozen weight beside an adapter that has the atoms of F only. A step that queries an atom of another block lets two
-blocks change sides, which reads and writes every adapted weight: in cyclic order once in BLOCK steps. Rounding adds up,
+frozen weight beside an adapter that has the atoms of F only. A step that queries an atom of another block swaps
+the two blocks, which reads and writes every adapted weight: in cyclic order once in BLOCK steps. Rounding adds up,
 so the bracket is computed anew from W, A and B after as many changes as there are blocks; then it is also compared with
 what it had become, since an adapter that was changed in between would otherwise go unnoticed.
 
@@ -31,7 +31,7 @@ WORTH_SHARE = 0.03
 # Atoms that are left out of a bracket together. An adapter of that rank is next to nothing beside a forward.
 BLOCK = 8
 
-# What a bracket may differ from the exact one, as a share of its largest entry: rounding makes some 1e-6 of it.
+# Largest difference of a bracket from the exact one, as a share of its largest entry: rounding makes some 1e-6 of it.
 LARGEST_DRIFT = 1e-3
 
 
@@ -63,7 +63,7 @@ class Folded:
 
     @property
     def free(self) -> slice:
-        """The free atoms. Of the last block it may end beyond them, as slices can."""
+        """Slice of the free atoms; that of the last block may end beyond the rank."""
         return slice(self.first, self.first + BLOCK)
 
     def present(self) -> None:
@@ -91,7 +91,7 @@ class Folded:
             self.bracket.copy_(exact)
 
     def move(self, first: int) -> None:
-        """Let two blocks change sides."""
+        """Swap the block of free atoms: put the old one into the bracket, take the new one out."""
         assert self.bracket is not None
         if first != self.first:
             was, self.first = self.free, first
@@ -101,11 +101,11 @@ class Folded:
 
     @property
     def changed(self) -> bool:
-        """Whether A or B was written to more often than by the update of one step."""
+        """True if A or B was written to more often than by the update of one step."""
         return any(now - then > 1 for now, then in zip(self.current_versions(), self.versions, strict=True))
 
     def current_versions(self) -> tuple[int, int]:
-        """How often A and B were written to."""
+        """Numbers of writes to A and to B so far."""
         return self.a_RI._version, self.b_OR._version
 
 
@@ -122,25 +122,25 @@ class Fold:
 
     @staticmethod
     def possible(model: nn.Module) -> bool:
-        """Whether every adapter sits on a linear layer of float32."""
+        """True if every adapter sits on a linear layer of float32."""
         layers = _lora_layers(model)
         bases = [layer.get_base_layer() for layer in layers]
         return bool(layers) and all(type(b) is nn.Linear and b.weight.dtype == torch.float32 for b in bases)
 
     @staticmethod
     def worthwhile(model: nn.Module) -> bool:
-        """Whether the adapter takes so much of a forward that a copy of the adapted weights pays."""
+        """True if the adapter takes so much of a forward that a copy of the adapted weights pays."""
         adapter = sum(m.a_RI.numel() + m.b_OR.numel() for m in map(_folded, _lora_layers(model)))
         return adapter > WORTH_SHARE * sum(p.numel() for p in model.parameters() if p.dim() == 2)
 
     @contextmanager
-    def at(self, thin: Sequence[LowRankPart]) -> Iterator[None]:
-        """Within the block the adapter is a few atoms, over weights that hold the others.
+    def at(self, parts: Sequence[LowRankPart]) -> Iterator[None]:
+        """Reduce the adapter to a few atoms within a block, over weights that hold the others.
 
         Args:
-            thin: a direction that perturbs one atom of each module.
+            parts: a direction that perturbs one atom of each module.
         """
-        self._update(thin)
+        self._update(parts)
         try:
             for module in self.modules:
                 module.present()
@@ -149,31 +149,31 @@ class Fold:
             for module in self.modules:
                 module.restore()
 
-    def follow(self, thin: Sequence[LowRankPart]) -> None:
-        """Do what `at` does to the brackets, for a step that is taken again without a forward."""
-        self._update(thin)
+    def follow(self, parts: Sequence[LowRankPart]) -> None:
+        """Move the brackets as `at` would, for a step that is replayed without a forward."""
+        self._update(parts)
         for module in self.modules:
             module.versions = module.current_versions()
 
     def renew(self) -> None:
-        """Compute the brackets from W, A and B at the next step, so that they follow from nothing else."""
+        """Make the next step compute the brackets from W, A and B alone."""
         self._moves = self.blocks
 
     @property
     def blocks(self) -> int:
-        """Blocks that the atoms make."""
+        """Number of blocks."""
         return -(-len(self.modules[0].a_RI) // BLOCK)
 
     @staticmethod
-    def of_free_atoms(thin: Sequence[LowRankPart]) -> list[LowRankPart]:
-        """The same direction on an adapter that has the block of its atom only."""
+    def of_free_atoms(parts: Sequence[LowRankPart]) -> list[LowRankPart]:
+        """The same direction on an adapter that has only the block of its atom."""
         return [
             u._replace(left=u.left % BLOCK) if isinstance(u.left, int) else u._replace(right=u.right % BLOCK)
-            for u in thin
+            for u in parts
         ]
 
-    def _update(self, thin: Sequence[LowRankPart]) -> None:
-        atoms = {u.param: u.left for u in thin if isinstance(u.left, int)}
+    def _update(self, parts: Sequence[LowRankPart]) -> None:
+        atoms = {u.param: u.left for u in parts if isinstance(u.left, int)}
         firsts = [atoms[module.a_RI] // BLOCK * BLOCK for module in self.modules]
         lead = self.modules[0]
         if lead.bracket is None or any(module.changed for module in self.modules):

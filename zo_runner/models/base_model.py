@@ -1,12 +1,10 @@
 """The base model, its tokenizer, and the device and dtype they live on."""
 
-import copy
-import gc
 import json
 import os
 import shutil
 import warnings
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -29,9 +27,6 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 
 MEZO_BOS = "<s>"
 
-# Integers as wide as the elements of a weight.
-_WORDS = {2: torch.int16, 4: torch.int32}
-
 # Above this many parameters a second thread pays on a CPU; below it the threads wait for each other (five times
 # slower at a million parameters on two cores).
 THREADED_FROM_PARAMETERS = 20_000_000
@@ -45,7 +40,7 @@ class Base:
         model: the causal language model.
         tokenizer: its tokenizer, padding on the right.
         revision: commit of the checkpoint on the Hub; of a folder or an embedded model, a digest of its files.
-        first_token: what prompts begin with in place of the tokenizer's BOS; None to leave it.
+        first_token: first token of prompts in place of the tokenizer's BOS; None to keep that.
     """
 
     model: PreTrainedModel
@@ -55,12 +50,12 @@ class Base:
 
     @property
     def device(self) -> torch.device:
-        """Where inputs go."""
+        """Device of the inputs."""
         return next(self.model.get_input_embeddings().parameters()).device
 
     @property
     def devices(self) -> list[torch.device]:
-        """Where the model is, the device of the inputs first."""
+        """Devices of the model, that of the inputs first."""
         return list(dict.fromkeys([self.device, *(p.device for p in self.model.parameters())]))
 
     @property
@@ -81,7 +76,7 @@ class Base:
 
 
 def pick_device(name: str) -> torch.device:
-    """`auto` is the first CUDA device, else Apple's, else the CPU.
+    """Device of that name; `auto` is the first CUDA device, else Apple's, else the CPU.
 
     Raises:
         UserError: a device that this machine lacks.
@@ -112,8 +107,8 @@ def set_threads(model: PreTrainedModel, threads: int | None) -> int:
 def compile_forward(model: PreTrainedModel) -> None:
     """Fuse the forward of the model's layers by torch.compile, in place, for batches of any size and length.
 
-    The first batches take a minute or more. Adapters may be attached afterwards; numbers change by rounding. What
-    listens at the body and at the output layer stays outside: its counts would tie the graph to one shape.
+    The first batches take a minute or more. Adapters may be attached afterwards; numbers change by rounding. Hooks
+    at the body and at the output layer stay outside: their counts would tie the graph to one shape.
 
     Raises:
         UserError: a model on a CPU, and no C++ compiler.
@@ -141,8 +136,8 @@ def load_base(
     Args:
         path: name of an embedded model, a folder, or an id on the Hugging Face Hub.
         revision: commit on the Hub.
-        embedded: whether `path` names a model that the package carries.
-        bos: what a prompt begins with: "native" leaves it to the tokenizer; "mezo" is the token <s>, with which MeZO's
+        embedded: `path` names a model that the package carries.
+        bos: beginning of a prompt: "native" leaves it to the tokenizer; "mezo" is the token <s>, with which MeZO's
             published runs began the prompts of OPT (whose tokenizer begins with </s>).
         trust_remote_code: run code that the checkpoint brings. Off unless a person says otherwise.
         device: where to put the model.
@@ -194,7 +189,7 @@ def load_base(
 
 
 def _code_named_in(folder: Path) -> str:
-    """What of a checkpoint's folder the library would run, if it may: classes in place of its own, and `generate`."""
+    """Code in a checkpoint's folder that the library would run if allowed: classes, and `generate`; "" if none."""
     generate = "custom_generate/generate.py"
     named = {generate} if (folder / generate).is_file() else set()
     for name in ("config.json", "tokenizer_config.json"):
@@ -205,50 +200,3 @@ def _code_named_in(folder: Path) -> str:
         for given in classes:
             named |= {str(each) for each in (given if isinstance(given, list) else [given]) if each}
     return ", ".join(sorted(named))
-
-
-@dataclass(frozen=True)
-class _Lent:
-    """The base that jobs of this process share, what it was asked for by, and the checksums of its weights."""
-
-    key: tuple[Any, ...]
-    base: Base
-    checksums: list[torch.Tensor]
-
-
-_lent: _Lent | None = None
-
-
-def lend_base(path: str, **options: Any) -> Base:
-    """As `load_base`, but jobs of one process that ask for the same base share its weights.
-
-    Each gets modules of its own around them, which it may wrap and hook as it likes. Weights that are no longer what
-    was loaded, since a job trained them or broke off while it moved them, are let go and loaded again. Only the base
-    that was asked for last is kept.
-
-    Args:
-        path: as `load_base` has it.
-        options: likewise.
-
-    Raises:
-        UserError: as `load_base` does.
-    """
-    global _lent
-    folder = Path(path)
-    key = (path, content(folder) if folder.is_dir() else None, *sorted(options.items()))
-    if _lent is None or _lent.key != key or not all(map(torch.equal, _lent.checksums, _checksums(_lent.base.model))):
-        _lent = None
-        gc.collect()  # what is let go may hang in a cycle, and two models may not fit
-        base = load_base(path, **options)
-        _lent = _Lent(key, base, _checksums(base.model))
-    model = _lent.base.model.requires_grad_(False)
-    for weight in model.parameters():
-        weight.grad = None
-    weights = {id(weight): weight for weight in model.parameters()}
-    return replace(_lent.base, model=copy.deepcopy(model, weights))  # deepcopy takes these for copied already
-
-
-def _checksums(model: PreTrainedModel) -> list[torch.Tensor]:
-    """Of each weight, the sum of every row's bit patterns, which may wrap: on any device at the speed of its memory."""
-    words = [weight.detach().view(_WORDS[weight.element_size()]) for weight in model.parameters()]
-    return [word.sum(-1, dtype=word.dtype) for word in words]

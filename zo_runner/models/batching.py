@@ -26,14 +26,14 @@ class OptionBatch:
     Attributes:
         ids_RL: tokens.
         position_RL: their positions; None if they are 0, 1, 2, ... in every row.
-        seen_R1LL: which tokens (last) a token sees; None if these are all up to itself.
+        seen_R1LL: tokens (last) that a token sees; None if these are all up to itself.
         keep_RK: positions whose logits are needed.
-        at_BOS: which of the R * K kept positions predicts each token of each option.
+        at_BOS: the one of the R * K kept positions that predicts each token of each option.
         target_BOS: the tokens of the options.
-        real_BOS: which of them exist.
+        real_BOS: True where such a token exists.
         label_B: the option that is trained on.
         predicted: tokens of all options.
-        tokens: tokens that are read, without padding.
+        tokens: tokens read, without padding.
     """
 
     ids_RL: torch.Tensor
@@ -51,7 +51,7 @@ class OptionBatch:
         return len(self.label_B)
 
     def repeated(self, times: int) -> "OptionBatch":
-        """All rows, then all rows again, and so on; examples likewise."""
+        """The batch with all rows repeated `times` times, one copy after the other; examples likewise."""
 
         def again(tensor: torch.Tensor) -> torch.Tensor:
             return tensor.repeat(times, *[1] * (tensor.dim() - 1))
@@ -95,9 +95,9 @@ class PackedText:
     """A prompt, and options that follow it.
 
     Attributes:
-        example: which example's.
-        branches: which of its options; those of one token need not be read.
-        length: tokens that are read.
+        example: index of the example.
+        branches: indices of its options; those of one token need not be read.
+        length: tokens to read.
     """
 
     example: int
@@ -106,7 +106,7 @@ class PackedText:
 
 
 def texts_of(examples: Sequence[Encoded], *, branching: bool) -> list[PackedText]:
-    """What has to be read: a text per example or, unless texts may branch, one per option of several tokens."""
+    """Texts to read: one per example or, unless texts may branch, one per option of several tokens."""
     texts = []
     for b, example in enumerate(examples):
         longer = tuple(o for o, option in enumerate(example.options) if len(option) > 1)
@@ -199,14 +199,14 @@ def side_by_side(lengths: Sequence[int], break_even: int) -> list[list[int]]:
 
 
 class _Sheet:
-    """Rows of tokens under way.
+    """Rows of tokens while they are laid out.
 
     Attributes:
         ids, positions: by row and column.
-        texts: which text of its row a token belongs to.
+        texts: index of the text in its row that a token belongs to.
         branches: 0 for the prompt, and 1, 2, ... for the options that follow it.
         keep: by row, the columns that predict a token.
-        predicted_at: by example, option and token of the option, the row and which of its kept columns predicts it.
+        predicted_at: by example, option and token, the row and the index of the kept column that predicts it.
     """
 
     def __init__(self, examples: Sequence[Encoded]) -> None:
@@ -241,7 +241,7 @@ class _Sheet:
         self.branches[-1].extend([branch] * len(ids))
 
     def _kept(self, count: int) -> list[tuple[int, int]]:
-        """Keep the last columns that were written; say where they are found."""
+        """Keep the last `count` columns; return the row and index of each among the kept ones."""
         row, known, end = len(self.ids) - 1, len(self.keep[-1]), len(self.ids[-1])
         self.keep[-1].extend(range(end - count, end))
         return [(row, known + k) for k in range(count)]
@@ -252,7 +252,7 @@ def _filled(rows: Sequence[Sequence[int]], width: int, fill: int = 0) -> torch.T
 
 
 def _per_token(values: Sequence[Sequence[Sequence[int]]]) -> torch.Tensor:
-    """By example, option and token, [B, O, S]; 0 where there is none."""
+    """Values by example, option and token, [B, O, S]; 0 where there is none."""
     options = max(map(len, values))
     longest = max(len(option) for row in values for option in row)
     rows: list[Sequence[int]] = [option for row in values for option in [*row, *[()] * (options - len(row))]]
@@ -260,7 +260,7 @@ def _per_token(values: Sequence[Sequence[Sequence[int]]]) -> torch.Tensor:
 
 
 def _seen(owner_RL: torch.Tensor, branch_RL: torch.Tensor) -> torch.Tensor:
-    """Which tokens a token sees, [R, 1, L, L]; of padding, padding."""
+    """Mask of the tokens that a token sees, [R, 1, L, L]; padding sees padding."""
     width = owner_RL.shape[1]
     same_text = owner_RL[:, :, None] == owner_RL[:, None, :]
     of_prompt = branch_RL[:, None, :] == 0

@@ -1,4 +1,4 @@
-"""PackedText to token ids: prompts cut to length, and the options that may follow them.
+"""Text to token ids: prompts cut to length, and the options that may follow them.
 
 A tokenizer may merge across the border of prompt and option, so an option is never encoded alone: prompt and option are
 encoded together, and an example is scored from the first token where any of its options leaves the prompt's own tokens.
@@ -32,7 +32,7 @@ class Encoded:
     """One example as the model sees it.
 
     Attributes:
-        prefix: token ids before any option: what the tokenizer puts first, and the prompt. At least one.
+        prefix: token ids before any option: the tokenizer's leading tokens and the prompt. At least one.
         options: token ids of each option, all of them scored. At least one each.
         correct: indices of the right options; the first is trained on.
         null: the same options after the null prompt, for calibration.
@@ -47,11 +47,11 @@ class Encoded:
 
     @property
     def length(self) -> int:
-        """Tokens of the prefix, and of an only option but for its last, which is not read."""
+        """Number of tokens read: the prefix, and a single option without its last token."""
         return len(self.prefix) + (len(self.options[0]) - 1 if len(self.options) == 1 else 0)
 
     def only_correct(self) -> "Encoded":
-        """The same example with the option that is trained on, and no other."""
+        """The same example with only the option that is trained on."""
         return replace(self, options=(self.options[self.correct[0]],), correct=(0,), null=None)
 
 
@@ -62,7 +62,7 @@ class Encoder:
         tokenizer: of the model.
         scoring: of the task.
         context: the most tokens that the model can read; None if it has no limit.
-        first_token: begins every prompt in place of what the tokenizer puts first; None to leave that.
+        first_token: begins every prompt in place of the tokenizer's leading tokens; None to keep those.
     """
 
     def __init__(
@@ -79,7 +79,7 @@ class Encoder:
         self.bos = self._leading_tokens() if first_token is None else (first_token,)
 
     def encode(self, examples: Sequence[Example], split: str = "train") -> list[Encoded]:
-        """Examples as token ids. A text without prompt that is too long becomes several examples, one per window.
+        """Encode examples. A text without prompt that is too long becomes several examples, one per window.
 
         Warns of prompts that were cut and of borders that the tokenizer merges.
 
@@ -109,8 +109,8 @@ class Encoder:
                 encoded.append(fitted)
         if lengths:
             warnings.warn(
-                f"{len(lengths)} of {len(examples)} {split} prompts lose their beginning: the longest has "
-                f"{max(lengths)} tokens, and task.max_length or the model allows {self.limit} with the option",
+                f"{len(lengths)} of {len(examples)} {split} prompts are cut at the beginning: the longest has "
+                f"{max(lengths)} tokens; the limit is {self.limit} with the option (task.max_length or the model's)",
                 RunWarning,
                 stacklevel=2,
             )
@@ -124,10 +124,10 @@ class Encoder:
         return encoded
 
     def _leading_tokens(self) -> tuple[int, ...]:
-        """What the tokenizer puts before a text.
+        """Tokens that the tokenizer puts before a text.
 
-        Read off the ids: `add_bos_token` reads False after a reload although a BOS is prepended. What it may put after
-        a text is left out, since an option follows there.
+        Read off the ids: `add_bos_token` reads False after a reload although a BOS is prepended. Tokens that it puts
+        after a text are left out, since an option follows there.
         """
         bare = self._ids(["a"])[0]
         marked = list(self.tokenizer(["a"])["input_ids"][0])
@@ -139,7 +139,7 @@ class Encoder:
         return [list(row) for row in ids]
 
     def _tokenized(self, examples: Sequence[Example]) -> Iterator[tuple[Example, list[int], list[list[int]]]]:
-        """Each example, its prompt's ids, and the ids of prompt and option together."""
+        """Yield each example, its prompt's ids, and the ids of prompt and option together."""
         chunk: list[Example] = []
         count = 0
         for example in examples:
@@ -157,7 +157,7 @@ class Encoder:
             yield example, next(rows), [next(rows) for _ in example.options]
 
     def _join(self, example: Example, prompt: list[int], fulls: list[list[int]]) -> tuple[Encoded, bool]:
-        """Prefix and options, and whether the tokenizer merges across their border."""
+        """The encoded example, and True if the tokenizer merges across the border of prompt and option."""
         start = min(_common(prompt, full) for full in fulls)
         options = tuple(tuple(full[start:]) for full in fulls)
         for text, option in zip(example.options, options, strict=True):
@@ -175,7 +175,7 @@ class Encoder:
         return Encoded(prefix, options, example.correct, None, example.answers), start < len(prompt)
 
     def _separator(self) -> int:
-        """What a text begins with where the tokenizer puts nothing first and there is no prompt: an end of text."""
+        """First token of a text without prompt where the tokenizer puts nothing first: the end-of-text token."""
         if self.tokenizer.eos_token_id is None:
             raise invalid(
                 "model", self.tokenizer.name_or_path, "one with a BOS or EOS token, for a text without prompt"
@@ -188,7 +188,7 @@ class Encoder:
         return self._join(bare, prompt, fulls)[0]
 
     def _windows(self, text: Encoded) -> list[Encoded]:
-        """A text without prompt, cut into pieces that the model can read; each piece begins as a text does."""
+        """Cut a text without prompt into pieces that the model can read; each begins as a text does."""
         (ids,) = text.options
         if self.limit is None:
             return [text]
@@ -198,7 +198,7 @@ class Encoder:
         return [replace(text, options=(ids[i : i + room],)) for i in range(0, len(ids), room)]
 
     def _fit(self, example: Encoded) -> Encoded:
-        """The example, its prompt cut at the beginning, after a BOS, where it is too long."""
+        """Cut the prompt at the beginning, after a BOS, if it is too long."""
         if self.limit is None:
             return example
         generated = self.scoring.max_new_tokens if example.answers else 0

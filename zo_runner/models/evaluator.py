@@ -1,4 +1,4 @@
-"""The score of a split."""
+"""Scores of a split: its loss and the task's metrics."""
 
 import math
 from collections.abc import Sequence
@@ -9,17 +9,16 @@ import torch
 from zo_runner.models.encoding import Encoded
 from zo_runner.models.likelihood import option_log_probs
 from zo_runner.models.loss import TaskLoss
-from zo_runner.tasks.metrics import ANSWER_METRICS, token_f1
+from zo_runner.tasks.metrics import ANSWER_METRICS, metric_of, token_f1
 
 
 @dataclass(frozen=True)
 class Score:
-    """What a split came to.
+    """Loss and metrics of a split.
 
     Attributes:
         loss: mean, in nats per example, or per token where the loss is that of tokens.
-        metrics: the task's metrics, from 0 to 1 and higher is better, but for "perplexity", from 1 and lower is better.
-            The first selects.
+        metrics: the task's metrics, see `zo_runner.tasks.metrics`; the first selects.
     """
 
     loss: float
@@ -29,19 +28,19 @@ class Score:
     def order(self) -> tuple[float, float]:
         """Larger is better: the first metric, then the loss."""
         name, value = next(iter(self.metrics.items()))
-        return -value if name == "perplexity" else value, -self.loss
+        return metric_of(name).order(value), -self.loss
 
     def as_dict(self) -> dict[str, float]:
-        """loss and metrics under their names."""
+        """The loss and the metrics by name."""
         return {"loss": self.loss, **self.metrics}
 
 
 class Evaluator(TaskLoss):
-    """Scores splits by the loss and the metrics of a task. Arguments as of `TaskLoss`."""
+    """Scores splits by the loss and the metrics of a task. Takes the arguments of `TaskLoss`."""
 
     @torch.inference_mode()
     def score(self, examples: Sequence[Encoded], batch_size: int = 64) -> Score:
-        """Loss and metrics of many examples, batched by length so that little is padding."""
+        """Loss and metrics of many examples, batched by length to keep padding low."""
         if self.scoring.metrics[0] == "accuracy":
             return self._score_choices(examples, batch_size)
         loss = self._answer_loss(examples, batch_size) if self.scoring.loss != "f1" else math.nan
@@ -68,7 +67,7 @@ class Evaluator(TaskLoss):
 
     @torch.inference_mode()
     def option_sums(self, examples: Sequence[Encoded], batch_size: int = 64) -> list[list[float]]:
-        """log p(option | prompt) of each option of each example, in nats, summed over its tokens."""
+        """Sum of log p(option | prompt) over the tokens of each option of each example, in nats."""
         order = sorted(range(len(examples)), key=lambda i: len(examples[i].prefix))
         sums: list[list[float]] = [[] for _ in examples]
         start = 0
@@ -98,7 +97,7 @@ class Evaluator(TaskLoss):
     def _calibrated(
         self, examples: Sequence[Encoded], sums: Sequence[Sequence[float]], batch_size: int
     ) -> list[list[float]]:
-        """How much the prompt adds to the log-probability of each option. Equal null prompts are read once."""
+        """Log-probability of each option after the prompt, minus that after the null prompt."""
         nulls = [example.null for example in examples if example.null is not None]
         distinct = list(dict.fromkeys(nulls))
         known = dict(zip(distinct, self.option_sums(distinct, batch_size), strict=True))
@@ -122,6 +121,6 @@ def _argmax(values: Sequence[float]) -> int:
 
 
 def _cross_entropy(logits: Sequence[float], label: int) -> float:
-    """In float64, where many losses are summed."""
+    """Cross-entropy in float64, since many losses are summed."""
     row = torch.tensor(logits, dtype=torch.float64)
     return float(row.logsumexp(0) - row[label])

@@ -22,7 +22,7 @@ def greedy_answers(
         model: in eval mode.
         tokenizer: of the model.
         prefixes: token ids of the prompts.
-        max_new_tokens: where an answer ends at the latest.
+        max_new_tokens: largest length of an answer.
         stop: texts that end an answer and do not belong to it; so does the end-of-sequence token.
     """
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0

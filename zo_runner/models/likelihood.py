@@ -1,4 +1,4 @@
-"""Log-probabilities of options, from one forward and few logits. Shapes as in `batches`."""
+"""Log-probabilities of options, from one forward and few logits. Shapes as in `batching`."""
 
 import torch
 from peft import PeftModel
@@ -17,7 +17,7 @@ PACKABLE = frozenset({
 
 
 def break_even(model: Model) -> int | None:
-    """The width of a row at which attention costs as much as all else; None if texts cannot share rows of this model.
+    """Row width at which attention costs as much as all else; None if texts cannot share rows of this model.
 
     A token takes about 12 H^2 multiplications in a layer of hidden size H, and 2 H for each token of its row. Texts
     cannot share rows if the model's family is not known to be `PACKABLE`, if its code is not the library's, if some
@@ -38,7 +38,7 @@ def break_even(model: Model) -> int | None:
 
 
 def option_log_probs(model: Model, batch: OptionBatch) -> torch.Tensor:
-    """Summed log p(option | prompt) in nats, [B, O] float32 at least; -inf where there is no option."""
+    """Sum of log p(option | prompt) in nats, [B, O] float32 at least; -inf where there is no option."""
     layout = {} if batch.seen_R1LL is None else {"attention_mask": batch.seen_R1LL, "position_ids": batch.position_RL}
     out = model(input_ids=batch.ids_RL, use_cache=False, logits_to_keep=batch.keep_RK, **layout)
     precision = torch.promote_types(out.logits.dtype, torch.float32)

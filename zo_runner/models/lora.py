@@ -1,7 +1,7 @@
 """PEFT LoRA adapters: attach, group for a method, save, load back.
 
-The adapter is always float32, whatever the base's dtype. Nothing of it requires gradients, but for as long as a
-first-order method takes a step.
+The adapter is always float32, whatever the base's dtype. It requires gradients only while a first-order method takes a
+step.
 """
 
 import math
@@ -83,8 +83,8 @@ def lora_groups(model: torch.nn.Module) -> list[dict[str, Any]]:
 
     Returns:
         {"params": [A (rank x in), B (out x rank)], "name": module name, "scaling": s of dW = s B A, "weight": W (out x
-        in), which is frozen} for every LoRA module, in the model's order. Of a module that stores W the other way round
-        it is None.
+        in), which is frozen} for every LoRA module, in the model's order. "weight" is None for a module that stores W
+        transposed.
 
     Raises:
         ValueError: the model has no LoRA module.
@@ -122,7 +122,7 @@ def save(model: PreTrainedModel | PeftModel, folder: Path) -> None:
 
 
 def named_tensors(model: PreTrainedModel | PeftModel) -> dict[str, torch.Tensor]:
-    """What `save` writes, under the names in its files; of tied tensors it writes one."""
+    """Tensors that `save` writes, under the names in its files; one of each set of tied tensors."""
     if not isinstance(model, PeftModel):
         return model.state_dict()
     return {
@@ -164,10 +164,10 @@ def load(model: PreTrainedModel, folder: Path, key: str) -> PeftModel:
 
 
 def restore(model: PreTrainedModel | PeftModel, folder: Path) -> None:
-    """Read back what `save` wrote, into the model it came from, bit for bit.
+    """Read a folder that `save` wrote into the model it came from, bit for bit.
 
     Raises:
-        UserError: it is not there, or not what was written.
+        UserError: the folder holds no such model, or a damaged one.
     """
     held = named_tensors(model)
     try:

@@ -14,7 +14,7 @@ from zo_runner.models.perturbed_model import PerturbedModel
 from zo_runner.tasks.base import Scoring
 from zo_runner.tasks.metrics import token_f1
 
-# What one forward may hold at once: tokens, with which activations grow, and logits in float32, twice.
+# Limits of one forward: tokens, with which activations grow, and bytes of logits in float32, twice.
 TOKENS_AT_ONCE = 16_384
 LOGIT_BYTES = 1 << 30
 
@@ -24,7 +24,7 @@ class TaskLoss:
 
     Args:
         model: base model, or base with adapter; in eval mode.
-        scoring: of the task.
+        scoring: the task's loss and metrics.
         pad_id: token that fills short rows.
         context: the most tokens that the model can read; None if it has no limit.
         tokenizer: of the model; only generated answers need it.
@@ -71,12 +71,12 @@ class TaskLoss:
         return self.losses(batches)[0]
 
     def losses(self, batches: Sequence[Batch], points: int = 1) -> torch.Tensor:
-        """The same at several points, [points] float32: every batch is read once, its rows repeated for each point."""
+        """The loss at several points, [points] float32: every batch is read once, its rows repeated for each point."""
         parts = [self._sums(batch, points) for batch in batches]
         return torch.stack([totals for totals, _ in parts]).sum(dim=0) / sum(weight for _, weight in parts)
 
     def bounded(self, examples: Sequence[Encoded], batch_size: int) -> Iterator[list[Encoded]]:
-        """Consecutive examples, as many at once as fit into memory."""
+        """Yield consecutive examples, as many at once as fit into memory."""
         part: list[Encoded] = []
         rows = read = longest = logits = 0
         vocabulary = self.model.get_output_embeddings().weight.shape[0]
@@ -108,7 +108,7 @@ class TaskLoss:
         )
 
     def _sums(self, batch: Batch, points: int) -> tuple[torch.Tensor, int]:
-        """The loss summed over a batch at each point, and how many examples or tokens it is summed over."""
+        """The loss summed over a batch at each point, and the number of examples or tokens in the sum."""
         if isinstance(batch, PromptBatch):
             found = map(token_f1, self.generate(batch.examples), (example.answers for example in batch.examples))
             return torch.tensor([len(batch) - sum(found)]), len(batch)
@@ -123,7 +123,7 @@ class TaskLoss:
     def generate(self, examples: Sequence[Encoded]) -> list[str]:
         """Greedy answers of some examples, read at once."""
         if self.tokenizer is None:
-            raise RuntimeError("An answer was to be generated without a tokenizer.")
+            raise RuntimeError("Generating an answer needs a tokenizer.")
         return greedy_answers(
             self.model,
             self.tokenizer,

@@ -1,7 +1,7 @@
-"""One forward at several points: what directions of few numbers add to a model whose parameters stay as they are.
+"""One forward at several points: forward hooks add low-rank perturbations, and no parameter is written to.
 
-With rows repeated once per point, every module computes what it always does, and a forward hook adds what the
-perturbation of its own parameters brings: t (x right) left' to the output of a linear layer with weight W + t left
+With rows repeated once per point, every module computes its usual output, and a forward hook adds the effect of the
+perturbation of its own parameters: t (x right) left' to the output of a linear layer with weight W + t left
 right'. Hooks are registered for one forward and removed after it; nothing is written to any parameter.
 
 Shapes: D directions, F offsets along each, P = D F points in that order; rows of the forward are ordered by point.
@@ -39,20 +39,20 @@ class PointHooks:
         # The tokens that an expert sees are chosen by the input, so that its rows are not ordered by point.
         self._routes = any("expert" in name for name, _ in model.named_modules())
 
-    def covers(self, thin: Sequence[LowRankPart]) -> bool:
-        """Whether all of a direction can be added from outside."""
+    def covers(self, parts: Sequence[LowRankPart]) -> bool:
+        """True if hooks can add all parts of a direction."""
         return not self._routes and all(
             param in self._owners and all(_covers(*owner, left) for owner in self._owners[param])
-            for param, left, _ in thin
+            for param, left, _ in parts
         )
 
     @contextmanager
     def at(self, directions: Sequence[Sequence[LowRankPart]], offsets: Sequence[float]) -> Iterator[None]:
-        """Within the block, forwards of rows that are repeated once per point are those at the points.
+        """Evaluate forwards within a block at the points; their rows are repeated once per point.
 
         Args:
-            directions: D of them, over the same parameters in the same order.
-            offsets: F, the same along each.
+            directions: parts of D directions, over the same parameters in the same order.
+            offsets: F offsets, the same along each.
         """
         param = directions[0][0].param
         # In float32 at least: bfloat16 would round eps itself by up to 0.4 %, and a slope with it.
@@ -70,7 +70,7 @@ class PointHooks:
 
 
 def _is(module: nn.Module, kind: type[nn.Module]) -> bool:
-    """Whether a module computes what `kind` does, and not something of its own."""
+    """True if a module has the forward of `kind`, not one of its own."""
     return isinstance(module, kind) and type(module).forward is kind.forward
 
 
@@ -98,7 +98,7 @@ def _linear(
     kwargs: Any,
     out: torch.Tensor,
 ) -> torch.Tensor:
-    """out + t x u' for each point. `out` is fresh, so that it is written to."""
+    """Add t x u' to `out`, a fresh tensor, for each point."""
     for d, t, x, y in _by_direction(args[0], out, t_F, len(weight or bias or ())):
         if weight is not None:
             _add_linear(weight[d], t, x, y)
@@ -110,7 +110,7 @@ def _linear(
 def _by_direction(
     x: torch.Tensor, out: torch.Tensor, t_F: torch.Tensor, directions: int
 ) -> Iterator[tuple[int, torch.Tensor, torch.Tensor, torch.Tensor]]:
-    """(d, t [F, 1, 1], x [F, N, I], out [F, N, O]) of each direction."""
+    """Yield (d, t [F, 1, 1], x [F, N, I], out [F, N, O]) for each direction."""
     t = t_F.to(out.device)[:, None, None]
     per_direction = x.reshape(directions, len(t_F), -1, x.shape[-1])
     filled = out.view(directions, len(t_F), -1, out.shape[-1])
@@ -141,7 +141,7 @@ def _embedding(
     kwargs: Any,
     out: torch.Tensor,
 ) -> torch.Tensor:
-    """out + t left[ids] right' for each point. `out` is fresh, so that it is written to."""
+    """Add t left[ids] right' to `out`, a fresh tensor, for each point."""
     ids = args[0][..., None]
     for d, t, i_FN1, y_FNH in _by_direction(ids, out, t_F, len(weight)):
         left, right = weight[d].left, weight[d].right
@@ -160,7 +160,7 @@ def _computed_per_point(
     kwargs: dict[str, Any],
     out: torch.Tensor,
 ) -> torch.Tensor | None:
-    """The module itself at every point, on that point's rows."""
+    """Compute the module itself at every point, on that point's rows."""
     if under_way:  # functional_call calls the module, and the module its hooks
         return None
     under_way.append(True)

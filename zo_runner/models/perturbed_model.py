@@ -35,54 +35,54 @@ class PerturbedModel:
         self.tokens_at_once = CPU_TOKENS_AT_ONCE if on_cpu else ACCELERATOR_TOKENS_AT_ONCE
 
     def reads(self, directions: Sequence[Direction], offsets: int, tokens: int) -> int:
-        """Points that one forward reads; 0 where perturbations are to be written to the parameters.
+        """Number of points that one forward reads; 0 where perturbations are to be written to the parameters.
 
         Args:
-            directions: that the points lie on.
-            offsets: on each direction.
-            tokens: that one point reads, padding included.
+            directions: directions that the points lie on.
+            offsets: number of points on each direction.
+            tokens: tokens that one point reads, padding included.
         """
-        thin = thin_of(directions)
-        if thin is None or not all(map(self.hooks.covers, thin)):
+        parts = low_rank_parts_of(directions)
+        if parts is None or not all(map(self.hooks.covers, parts)):
             return 0
         if self.evaluation == "batched":
             return max(MOST_TOKENS_AT_ONCE // tokens, offsets)
         points = self.tokens_at_once // tokens
         if self.evaluation == "auto" and points >= max(offsets, 2):
             return points
-        return int(self.fold is not None and atoms_of(thin[:1]) is not None)
+        return int(self.fold is not None and atoms_of(parts[:1]) is not None)
 
     @contextmanager
     def at(self, directions: Sequence[Direction], offsets: Sequence[float]) -> Iterator[None]:
-        """Within the block, forwards of rows that are repeated once per point are those at the points."""
-        thin = thin_of(directions)
-        assert thin is not None
-        if self.fold is None or atoms_of(thin) is None:
-            with self.hooks.at(thin, offsets):
+        """Evaluate forwards within a block at the points; their rows are repeated once per point."""
+        parts = low_rank_parts_of(directions)
+        assert parts is not None
+        if self.fold is None or atoms_of(parts) is None:
+            with self.hooks.at(parts, offsets):
                 yield
             return
-        with self.fold.at(thin[0]), self.hooks.at([self.fold.of_free_atoms(u) for u in thin], offsets):
+        with self.fold.at(parts[0]), self.hooks.at([self.fold.of_free_atoms(u) for u in parts], offsets):
             yield
 
     def follow(self, direction: Direction) -> None:
-        """Keep step with a run whose steps are taken again without a query, so that the next ones round as they did."""
-        thin = thin_of([direction])
-        if self.fold is not None and thin is not None and atoms_of(thin) is not None:
-            self.fold.follow(thin[0])
+        """Move the folded weights along with a replayed step, so that later steps round as they did."""
+        parts = low_rank_parts_of([direction])
+        if self.fold is not None and parts is not None and atoms_of(parts) is not None:
+            self.fold.follow(parts[0])
 
     def renew(self) -> None:
-        """Let nothing that follows depend on steps before this one, but for the parameters."""
+        """Make later steps depend on earlier ones through the parameters alone."""
         if self.fold is not None:
             self.fold.renew()
 
 
-def thin_of(directions: Sequence[Direction]) -> list[Sequence[LowRankPart]] | None:
-    """All of them as few numbers, or None."""
-    found = [u.thin if isinstance(u, LazyDirection) else None for u in directions]
-    return None if None in found else [thin for thin in found if thin is not None]
+def low_rank_parts_of(directions: Sequence[Direction]) -> list[Sequence[LowRankPart]] | None:
+    """Low-rank parts of all directions; None if one has none."""
+    found = [u.low_rank_parts if isinstance(u, LazyDirection) else None for u in directions]
+    return None if None in found else [parts for parts in found if parts is not None]
 
 
-def atoms_of(thin: Sequence[Sequence[LowRankPart]]) -> list[int] | None:
-    """The atom that all directions perturb in each module; None where they perturb more, or different ones."""
-    first, *others = ([u.left for u in direction if isinstance(u.left, int)] for direction in thin)
-    return first if 2 * len(first) == len(thin[0]) and all(other == first for other in others) else None
+def atoms_of(parts: Sequence[Sequence[LowRankPart]]) -> list[int] | None:
+    """The atom of each module that all directions perturb; None if they perturb more, or different ones."""
+    first, *others = ([u.left for u in direction if isinstance(u.left, int)] for direction in parts)
+    return first if 2 * len(first) == len(parts[0]) and all(other == first for other in others) else None

@@ -1,4 +1,4 @@
-"""Where and with what a run is made, for meta.json. No torch."""
+"""Software and hardware of a run, for meta.json. No torch."""
 
 import subprocess
 import sys
@@ -15,7 +15,7 @@ _MATTERS = ("device", "dtype", "attention", "compiled", "threads", "evaluation",
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:
-    """What differs between two sittings of a run, as "torch 2.12.0 (now 2.13.0)".
+    """Differences between two sittings of a run, as "torch 2.12.0 (now 2.13.0)".
 
     Args:
         before: what meta.json says.
@@ -32,7 +32,7 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[s
 
 
 def environment() -> dict[str, Any]:
-    """Where and with what this process runs: versions, command, commit of the source tree."""
+    """Environment of this process: versions, command, commit of the source tree."""
     versions = {}
     for package in PACKAGES:
         try:

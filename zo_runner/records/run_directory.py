@@ -1,19 +1,14 @@
 """The run directory: what is written, when, and how it is read back. No torch.
 
-    runs/<task>/<model>/<method>/s<seed>-<run_id>/
-        config.yaml  meta.json        at start
-        metrics.jsonl journal.jsonl   appended
-        checkpoint.safetensors        now and then, while the run is under way
-        best/ adapter/                on improvement / at the end
-        result.json                   last, atomically; a directory without it is unfinished
-
-JSON has no infinity: non-finite floats stand as the strings "inf", "-inf" and "nan", and come back as floats.
+runs/<task>/<model>/<method>/s<seed>-<run_id>/
+config.yaml  meta.json        at start
+metrics.jsonl journal.jsonl   appended
+checkpoint.safetensors        now and then, while the run is under way
+best/ adapter/                on improvement / at the end
+result.json                   last, atomically; a directory without it is unfinished
 """
 
-import errno
-import hashlib
 import json
-import math
 import os
 import shutil
 import tempfile
@@ -24,9 +19,9 @@ from typing import Any, TextIO
 
 from zo_runner.errors import Fault, UserError, invalid
 from zo_runner.records.atomic_files import beside, delete, share, write_atomic, writing
+from zo_runner.records.json_files import decode, encode, read_object
+from zo_runner.records.result import RunResult, is_of_another_version, read_result, write_result
 
-SCHEMA = 4
-_NON_FINITE = {"inf": math.inf, "-inf": -math.inf, "nan": math.nan}
 _OWN = (
     "config.yaml",
     "meta.json",
@@ -41,26 +36,6 @@ _OWN = (
     "replay",
     "wandb",
 )
-
-
-def encode(value: Any) -> Any:
-    """`value` with non-finite floats as strings, ready for strict JSON."""
-    if isinstance(value, dict):
-        return {key: encode(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [encode(item) for item in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return "nan" if math.isnan(value) else ("inf" if value > 0 else "-inf")
-    return value
-
-
-def decode(value: Any) -> Any:
-    """The inverse of `encode`."""
-    if isinstance(value, dict):
-        return {key: decode(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [decode(item) for item in value]
-    return _NON_FINITE.get(value, value) if isinstance(value, str) else value
 
 
 def require_writable(root: Path) -> None:
@@ -92,22 +67,18 @@ class RunDirectory:
         self.run_id = path.name.rsplit("-", 1)[-1]
         self._events: TextIO | None = None
 
-    def result(self) -> dict[str, Any] | None:
+    def result(self) -> RunResult | None:
         """The result of a finished run, None for an unfinished one, and for one of another version.
 
         Raises:
-            Fault: there is one, and it is not as it was written.
+            Fault: the file is broken.
         """
-        file = self.path / "result.json"
-        result = read_result(file)
-        if result is None and file.exists() and not self._is_of_another_version:
-            raise Fault(f"{file} is cut off or was changed. Move its folder away to make the run again.")
-        return result
+        return read_result(self.path / "result.json")
 
     @property
     def may_be_under_way(self) -> bool:
-        """Whether there is a folder, and not one of another version."""
-        return self.path.is_dir() and not self._is_of_another_version
+        """True if there is a folder, and not one of another version."""
+        return self.path.is_dir() and not is_of_another_version(self.path / "result.json")
 
     def start(self, config_yaml: str, meta: dict[str, Any]) -> None:
         """Begin afresh: remove what an unfinished run left, write config.yaml and meta.json.
@@ -190,19 +161,17 @@ class RunDirectory:
         with writing(self.path / name):
             delete(self.path / name)
 
-    def tidy_up(self, result: dict[str, Any]) -> None:
+    def tidy_up(self, result: RunResult) -> None:
         """Remove what a finished run needs no more, where a process that was killed as it ended has left it."""
-        for name in ("checkpoint.safetensors", *(["last"] if result.get("tested") else [])):
+        for name in ("checkpoint.safetensors", *(["last"] if result.is_complete(tested=True) else [])):
             if (self.path / name).exists():
                 with suppress(Fault):  # a result can be read where nothing can be written
                     self.remove(name)
 
-    def finish(self, result: dict[str, Any]) -> None:
+    def finish(self, result: RunResult) -> None:
         """Close the logs and write result.json."""
         self.close()
-        plain = json.loads(json.dumps(encode(result), allow_nan=False))
-        text = json.dumps({**plain, "checksum": _checksum(plain)}, indent=2)
-        write_atomic(self.path / "result.json", text + "\n")
+        write_result(self.path / "result.json", result)
 
     def close(self) -> None:
         """Close the logs."""
@@ -216,11 +185,6 @@ class RunDirectory:
         if self.path.resolve() != root.resolve() / self.path.relative_to(root):
             raise invalid("run directory", str(self.path), f"no link below {str(root)!r}, since a run removes files")
 
-    @property
-    def _is_of_another_version(self) -> bool:
-        plain = _read_json(self.path / "result.json")
-        return plain is not None and plain.get("schema") != SCHEMA
-
     def _tidy(self, *names: str) -> None:
         """Remove what has these names, and what was being written when a process was killed."""
         # safetensors, too, writes to a file of its own first.
@@ -230,65 +194,10 @@ class RunDirectory:
                 delete(target)
 
 
-def read_result(file: Path) -> dict[str, Any] | None:
-    """A result.json, None if it is missing, not as it was written, or of another version."""
-    plain = _read_json(file)
-    if plain is None or plain.get("schema") != SCHEMA or plain.pop("checksum", None) != _checksum(plain):
-        return None
-    result: dict[str, Any] = decode(plain)
-    return result
-
-
-def _read_json(file: Path) -> dict[str, Any] | None:
-    """An object, None where there is none or another kind of value."""
-    try:
-        value = json.loads(_text(file))
-    except (OSError, ValueError, RecursionError):
-        return None
-    return value if isinstance(value, dict) else None
-
-
-def _checksum(plain: dict[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:16]
-
-
-def is_complete(result: dict[str, Any], *, tested: bool) -> bool:
-    """Whether nothing is left to do; with `tested`, test must have been read, if the job reads it."""
-    return result["status"] in ("done", "diverged") and (not tested or bool(result.get("tested", True)))
-
-
-def read_lines(file: Path) -> Iterator[dict[str, Any]]:
-    """The rows of a file of JSON lines.
-
-    Raises:
-        OSError: there is no such file.
-        UserError: a line that is no row, by its number.
-    """
-    try:
-        text = _text(file)
-    except UnicodeDecodeError as error:
-        raise UserError(f"Invalid {file}: {error}. Must be one JSON object per line.") from None
-    for number, line in enumerate(text.removesuffix("\n").split("\n") if text else [], 1):
-        try:
-            row = decode(json.loads(line))
-        except (ValueError, RecursionError):
-            row = None
-        if not isinstance(row, dict):
-            raise UserError(f"Invalid {file}:{number}: {line[:80]!r}. Must be one JSON object.")
-        yield row
-
-
 def read_meta(run: Path) -> dict[str, Any]:
     """The meta.json of a run; empty where it is missing or broken, since no number depends on it."""
-    meta: dict[str, Any] = decode(_read_json(run / "meta.json") or {})
+    meta: dict[str, Any] = decode(read_object(run / "meta.json") or {})
     return meta
-
-
-def _text(file: Path) -> str:
-    """What stands in a file. A pipe or a device, which might be read for ever, is no file."""
-    if not file.is_file():
-        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(file))
-    return file.read_text(encoding="utf-8")
 
 
 def find_runs(root: Path) -> Iterator[Path]:

@@ -23,7 +23,7 @@ FINISH_TIMEOUT_SECONDS = 60
 
 
 class Tracker(Protocol):
-    """Where events go besides metrics.jsonl."""
+    """Destination of events besides metrics.jsonl."""
 
     def log(self, event: Mapping[str, Any]) -> None:
         """One event of metrics.jsonl."""
@@ -151,7 +151,7 @@ def _shown(value: Any) -> Any:
 
 
 def _resolve(mode: str) -> str:
-    """What "auto" means here and now. WANDB_MODE wins, as its users expect."""
+    """Mode that "auto" stands for. WANDB_MODE wins, as its users expect."""
     from_env = os.environ.get("WANDB_MODE", "")
     if from_env in ("online", "offline", "disabled"):
         return from_env
@@ -161,7 +161,7 @@ def _resolve(mode: str) -> str:
 
 
 def _has_key() -> bool:
-    """Whether a key is configured, without contacting anybody."""
+    """True if a key is configured; no server is contacted."""
     if os.environ.get("WANDB_API_KEY"):
         return True
     import netrc

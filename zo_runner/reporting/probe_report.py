@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from zo_runner.records.atomic_files import write_atomic
-from zo_runner.records.run_directory import encode, read_lines
+from zo_runner.records.json_files import encode, read_lines
 from zo_runner.reporting.figures.probe_figures import rank_figures
 from zo_runner.reporting.probe_statistics import FEWEST_RANKS, Cell, exponents, ordered, summary
 from zo_runner.reporting.tables.formats import latex, markdown, number

@@ -41,7 +41,7 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Cell:
-    """What was measured for one kind of query at one rank."""
+    """Measurements for one kind of query at one rank."""
 
     atoms: str  # "one" or "all"
     scaling: str  # "canonical" (s = alpha/r), "rslora" (alpha/sqrt(r)) or "topology" (alpha)
@@ -243,7 +243,7 @@ def _fit(series: Sequence[Cell], signal: Floats, quantity: str) -> Floats:
 
 
 def _undecidable(series: Sequence[Cell], samples: Floats, quantity: str, share: float) -> str:
-    """Why there is no exponent, "" where there is one."""
+    """Reason why there is no exponent, "" where there is one."""
     if quantity == "fd_snr" and any(cell.noise == 0 for cell in series):
         return "no noise, so FD-SNR is infinite"
     if quantity == "fd_snr" and len({cell.eps for cell in series}) > 1:

@@ -1,4 +1,4 @@
-"""What a task is: prompts, the texts that may follow them, and how the model's choice among these is judged."""
+"""Tasks: prompts, the texts that may follow them, and the scoring of the model's choice."""
 
 import string
 from collections.abc import Mapping
@@ -49,7 +49,7 @@ class Splits:
 
 @dataclass(frozen=True)
 class Scoring:
-    """How a task's examples become a loss and a score.
+    """Loss and metrics of a task's examples.
 
     Attributes:
         loss: "options": cross-entropy over the options' length-normalised log-probabilities; "answer": token

@@ -1,4 +1,4 @@
-"""What the families of tasks share: templates filled from rows, and checks."""
+"""Base of the task families: templates filled from rows, and checks."""
 
 import string
 from abc import ABC, abstractmethod

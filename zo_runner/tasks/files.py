@@ -101,7 +101,7 @@ def _places(config: str | None) -> list[str]:
 
 
 def _number(name: str, start: str) -> tuple[int, ...]:
-    """Which of how many files of a split it is; empty for a file of something else."""
+    """Number of a file and number of files of its split; empty for a file of something else."""
     numbered = _SHARD.fullmatch(name, len(start)) if name.startswith(start) else None
     return (int(numbered[1]), int(numbered[2])) if numbered else ()
 

@@ -6,9 +6,8 @@ from typing import Any
 from zo_runner.errors import UserError, invalid, one_of
 from zo_runner.tasks.base import Example, Loss, Scoring, Template
 from zo_runner.tasks.family import Family, check_loss, filled
+from zo_runner.tasks.metrics import ANSWER_METRICS
 from zo_runner.tasks.rows import DataRow
-
-METRICS = ("f1", "exact_match", "drop_f1", "drop_exact_match")
 
 
 class Generation(Family):
@@ -47,10 +46,10 @@ class Generation(Family):
         self.template = Template(template)
         check_loss(loss, ("answer", "f1"))
         for metric in metrics:
-            if metric not in METRICS:
-                raise invalid("task.metrics", metric, one_of(METRICS))
+            if metric not in ANSWER_METRICS:
+                raise invalid("task.metrics", metric, one_of(ANSWER_METRICS))
         if not metrics:
-            raise invalid("task.metrics", [], f"at least one of {', '.join(METRICS)}")
+            raise invalid("task.metrics", [], f"at least one of {', '.join(ANSWER_METRICS)}")
         if isinstance(stop, str) or not all(isinstance(text, str) and text for text in stop):
             raise invalid("task.stop", stop, "a list of texts, none of them empty")
         scoring = Scoring(

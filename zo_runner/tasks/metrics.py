@@ -1,4 +1,4 @@
-"""How well a generated answer agrees with the gold answers: exact match and F1, SQuAD's and DROP's.
+"""Metrics of tasks: their direction and format, and the agreement of a generated answer with the gold answers.
 
     F1 = 2 P R / (P + R),   P = |predicted ∩ gold| / |predicted|,   R = |predicted ∩ gold| / |gold|   (tokens)
 
@@ -6,7 +6,7 @@ metric                        tokens of a span   several spans of one gold answe
 f1, exact_match               a multiset         alternatives, as in MeZO
 drop_f1, drop_exact_match     a set              parts of one answer, all of which are wanted
 
-Units: every score is a pure ratio in [0, 1] and 1 is best. A prediction gets its best score over the gold answers,
+Units: every score of an answer is a ratio in [0, 1] and 1 is best. A prediction gets its best score over the golds,
     which for F1 and exact match need not be on the same one.
 Nothing in common is F1 0. Where normalisation leaves nothing of prediction and gold, exact match is 1, SQuAD's F1
     still 0 and DROP's 1, as in the official scripts.
@@ -15,17 +15,71 @@ Source: Rajpurkar et al. 2016, arXiv:1606.05250, and its v1.1 script (SQuAD); Du
     AllenNLP's drop_eval (DROP); Malladi et al. 2023, arXiv:2305.17333 (alternatives).
 """
 
+import math
 import re
 import string
 from collections import Counter
 from collections.abc import Callable, Mapping
-
-import numpy as np
+from dataclasses import dataclass
 
 Answers = tuple[tuple[str, ...], ...]
 
 ARTICLES = re.compile(r"\b(?:a|an|the)\b")
 WITHOUT_PUNCTUATION = str.maketrans("", "", string.punctuation)  # ASCII only
+
+
+@dataclass(frozen=True)
+class Metric:
+    """Direction and format of a metric.
+
+    Attributes:
+        name: as in result.json.
+        higher_is_better: False turns every comparison round.
+        percent: True for a ratio from 0 to 1, written in percent; False for a number without upper bound.
+    """
+
+    name: str
+    higher_is_better: bool = True
+    percent: bool = True
+
+    @property
+    def words(self) -> str:
+        """The name with spaces."""
+        return self.name.replace("_", " ")
+
+    @property
+    def unit(self) -> str:
+        """Unit in the heading of a column of scores."""
+        return "%" if self.percent else self.words
+
+    @property
+    def axis(self) -> str:
+        """Name and unit on the axis of a figure."""
+        return f"{self.words} (%)" if self.percent else self.words
+
+    @property
+    def scale(self) -> float:
+        """Factor from a score to the number that is written."""
+        return 100.0 if self.percent else 1.0
+
+    @property
+    def digits(self) -> int:
+        """Decimals of the number that is written."""
+        return 1 if self.percent else 2
+
+    @property
+    def most(self) -> float:
+        """Highest possible score."""
+        return 1.0 if self.percent else math.inf
+
+    def order(self, score: float) -> float:
+        """A number that is larger for a better score."""
+        return score if self.higher_is_better else -score
+
+    def text(self, score: float) -> str:
+        """The score in a sentence, with the metric's name unless it is accuracy."""
+        number = f"{score * self.scale:.{self.digits}f}{'%' if self.percent else ''}"
+        return number if self.name == "accuracy" else f"{number} {self.words}"
 
 
 def token_f1(prediction: str, answers: Answers) -> float:
@@ -40,7 +94,7 @@ def token_f1(prediction: str, answers: Answers) -> float:
 
 
 def exact_match(prediction: str, answers: Answers) -> float:
-    """Whether a span of a gold answer has the prediction's tokens in the same order: 0.0 or 1.0.
+    """1.0 if a span of a gold answer has the prediction's tokens in the same order, else 0.0.
 
     Raises:
         ValueError: no gold answer, or one without spans.
@@ -67,7 +121,7 @@ def drop_f1(prediction: str | tuple[str, ...], answers: Answers) -> float:
 
 
 def drop_exact_match(prediction: str | tuple[str, ...], answers: Answers) -> float:
-    """Whether a gold answer has as many spans and the same set of them, normalised: 0.0 or 1.0. Else as `drop_f1`.
+    """1.0 if a gold answer has as many spans and the same set of them, normalised, else 0.0. Arguments as of `drop_f1`.
 
     Repetitions are not compared: (x, x, y) matches (x, y, y), with an F1 below 1.
     """
@@ -81,6 +135,20 @@ ANSWER_METRICS: Mapping[str, Callable[[str, Answers], float]] = {
     "drop_f1": drop_f1,
     "drop_exact_match": drop_exact_match,
 }
+
+METRICS: Mapping[str, Metric] = {
+    metric.name: metric
+    for metric in (
+        Metric("accuracy"),
+        *map(Metric, ANSWER_METRICS),
+        Metric("perplexity", higher_is_better=False, percent=False),
+    )
+}
+
+
+def metric_of(name: str) -> Metric:
+    """The metric of a name; one that nobody registered is a ratio, and higher is better."""
+    return METRICS.get(name) or Metric(name)
 
 
 def _checked(answers: Answers) -> Answers:
@@ -140,6 +208,7 @@ def _bag_f1(predicted: set[str], gold: set[str]) -> float:
 
 
 def _aligned_f1(predicted: list[set[str]], gold: list[set[str]]) -> float:
+    import numpy as np
     from scipy.optimize import linear_sum_assignment  # type: ignore[import-untyped]  # scipy has no types
 
     scores = np.array([[_bag_f1(p, g) for p in predicted] for g in gold])

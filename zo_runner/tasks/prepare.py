@@ -1,4 +1,4 @@
-"""What a data set's rows need before a template can be filled in: one small function per data set.
+"""Preparation of rows before a template is filled in: one small function per data set.
 
 Each takes a row's values and returns the ones that it changes or adds. The texts are those of MeZO's templates (Malladi
 et al. 2023, arXiv:2305.17333).

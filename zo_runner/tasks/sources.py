@@ -1,4 +1,4 @@
-"""Where a task's rows come from: the embedded grammar, a person's own files, plain text, or the Hub. No torch."""
+"""Sources of a task's rows: the embedded grammar, the user's files, plain text, or the Hub. No torch."""
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -14,7 +14,7 @@ from zo_runner.tasks.splits import RULES, Sizes, choose, random_stream
 
 
 class Source(Protocol):
-    """Where rows come from.
+    """A source of rows.
 
     Attributes:
         only_text: whether every value is text, as in a CSV file.

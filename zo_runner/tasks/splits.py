@@ -1,4 +1,4 @@
-"""Which rows of a Hub dataset become train, dev and test: numbers in, numbers out.
+"""Choice of train, dev and test among the rows of a Hub dataset: numbers in, numbers out.
 
 train and dev are drawn from the dataset's train split and share no row; test is drawn from its validation split, since
 the labels of the benchmarks' own test splits are not public. Rows that stand twice in a dataset are left alone.
@@ -33,7 +33,7 @@ class Chosen:
 
 @dataclass(frozen=True)
 class Sizes:
-    """How many examples are asked for.
+    """Requested numbers of examples.
 
     Raises:
         UserError: a size that is no integer, or below 1.

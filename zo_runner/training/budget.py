@@ -19,7 +19,7 @@ CHARGED: tuple[Purpose, ...] = ("train", "calibration")
 
 @dataclass(frozen=True)
 class Budget:
-    """What may be charged: a number of queries, of tokens, or of seconds.
+    """Granted amount: a number of queries, of tokens, or of seconds.
 
     Attributes:
         queries: loss evaluations.
@@ -47,7 +47,7 @@ class Budget:
 
     @property
     def limit(self) -> float:
-        """How much of the unit is granted."""
+        """Granted amount, in the unit."""
         limit: float = getattr(self, self.unit)
         return limit
 
@@ -92,12 +92,12 @@ class Ledger:
 
     @property
     def spent(self) -> float:
-        """What was charged so far, in the unit of the budget."""
+        """Amount charged so far, in the unit of the budget."""
         charged = {"queries": self.charged, "tokens": self.tokens}
         return charged.get(self.budget.unit, sum(self.seconds[purpose] for purpose in CHARGED))
 
     def affords(self, queries: int, *, tokens: int) -> bool:
-        """Whether what comes fits in the budget. Of seconds, which nobody knows beforehand, any must be left.
+        """True if the next queries fit in the budget. Of seconds, which nobody knows beforehand, any must be left.
 
         Args:
             queries: how many come.
@@ -150,7 +150,7 @@ class Ledger:
         self.seconds[phase] += seconds
 
     def state(self) -> dict[str, Any]:
-        """What was spent, as JSON holds it and `load` takes it."""
+        """State for `load`, ready for JSON."""
         return {
             "queries": dict(self.queries),
             "examples": self.examples,
@@ -161,7 +161,7 @@ class Ledger:
         }
 
     def load(self, state: dict[str, Any]) -> None:
-        """Go on from where `state` was taken."""
+        """Continue from where `state` was taken."""
         self.queries, self.seconds = dict(state["queries"]), dict(state["seconds"])
         self.examples, self.tokens = state["examples"], state["tokens"]
         self.flops, self.evaluated = state["flops"], state["evaluated"]

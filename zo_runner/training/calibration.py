@@ -13,7 +13,7 @@ negative curvature say as much about the scale as the others, and their mean can
 
 Of adapters, u = (z_a, z_b) in the factors of dW = s B A, and h has a share that is no curvature of either: 2 s <G, z_b
 z_a'> with G the gradient in W. Its mean is 0, and at B = 0 it may outweigh all else. It changes sign with z_a, so h is
-the mean over u and u half turned, (-z_a, z_b), five queries in all. Nor does h at B = 0 know of the curvature to come,
+the mean over u and u flipped in A, (-z_a, z_b), five queries in all. Nor does h at B = 0 know of the curvature to come,
 which grows with the square of A as A walks at random; so the rate is also bounded by how far it lets A walk by the end
 of the budget, see `longest_update`.
 
@@ -28,13 +28,12 @@ K          probes        directions, each on a batch of its own
 
 import math
 import statistics
-from collections.abc import Callable, Iterable
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from zo_runner.methods.base import ZerothOrder
-from zo_runner.methods.directions import Closure, Direction, losses_along
-from zo_runner.snr import decibel, fd_snr, slope_noise_variance
+from zo_runner.methods.base import Method
+from zo_runner.training.calibration_queries import Probe, ProbeCache
 
 # The radii that eps=auto tries, smallest first.
 EPS_GRID = (1e-4, 1e-3, 1e-2, 1e-1)
@@ -42,71 +41,22 @@ EPS_GRID = (1e-4, 1e-3, 1e-2, 1e-1)
 # The bias of a slope that eps=auto allows, as a share of the slope.
 LARGEST_BIAS = 0.1
 
-# A curvature is believed where its mean square is at least this many times what evaluation noise alone gives.
-CURVATURE_OVER_NOISE = 4.0
-
-ProbeQuery = tuple[Direction, Direction | None, Closure]
-
-
-@dataclass(frozen=True)
-class Probe:
-    """What K directions say at one radius.
-
-    Attributes:
-        eps: the radius.
-        slopes: g of each direction, those that are half turned among them.
-        curvatures: h of each direction.
-        sigma2: variance of the loss noise.
-    """
-
-    eps: float
-    slopes: tuple[float, ...]
-    curvatures: tuple[float, ...]
-    sigma2: float
-
-    @property
-    def fd_snr_db(self) -> float:
-        """FD-SNR of the slopes, in dB."""
-        return decibel(fd_snr(self.mean_square, slope_noise_variance(self.sigma2, self.eps)))
-
-    @property
-    def mean_square(self) -> float:
-        """Mean g^2, in squared loss units per squared unit of the direction."""
-        return statistics.fmean(slope * slope for slope in self.slopes)
-
-    @property
-    def curvature(self) -> float:
-        """mean |h|, in loss units per squared unit of the direction."""
-        return statistics.fmean(map(abs, self.curvatures))
-
-    @property
-    def curvature_noise(self) -> float:
-        """Variance that evaluation noise alone gives to h: (1 + 4 + 1) sigma^2 / eps^4, or 5 from two directions."""
-        directions = len(self.slopes) / len(self.curvatures)
-        return (4 + 2 / directions) * self.sigma2 / self.eps**4
-
-    @property
-    def curvature_is_measured(self) -> bool:
-        """Whether h stands out of the noise."""
-        mean_square = statistics.fmean(h * h for h in self.curvatures)
-        return mean_square > 0 and mean_square >= CURVATURE_OVER_NOISE * self.curvature_noise
-
 
 @dataclass(frozen=True)
 class Calibration:
-    """What was chosen, and why. Enters result.json.
+    """Chosen rate and radius, with the measurements they follow from. Enters result.json.
 
     Attributes:
         lr: learning rate of the run.
         eps: perturbation radius of the run.
-        lr_max: the largest rate that does not lead A too far, infinite where nothing limits it.
+        lr_max: the largest rate at which A does not walk too far; infinite where nothing limits it.
         curvature: mean |h|, NaN where it was not needed or drowned in noise.
         curvature_eps: the radius at which it was read.
         negative: share of directions with negative curvature.
         curvatures: h of every direction at that radius; none where it was not needed or drowned in noise.
         fd_snr_db: by radius, for each radius that was probed.
         bias: by radius, see `bias`; NaN for the first radius, which has nothing to be compared with.
-        notes: what a person should know, such as a fall-back.
+        notes: remarks for the user, such as a fall-back.
     """
 
     lr: float
@@ -125,46 +75,8 @@ class Calibration:
         return asdict(self)
 
 
-def probe(points: Iterable[ProbeQuery], eps: float, sigma2: float) -> Probe:
-    """Three queries along each direction u, and two more where there is a half turned one.
-
-    Args:
-        points: u, the same with A's half turned or None, and the loss.
-        eps: the radius.
-        sigma2: variance of the loss noise.
-
-    Raises:
-        Diverged: a loss is not finite.
-    """
-    slopes, curvatures = [], []
-    for direction, turned, closure in points:
-        plus, middle, minus = losses_along(closure, direction, (eps, 0.0, -eps))
-        ends = [(plus, minus)]
-        if turned is not None:
-            plus, minus = losses_along(closure, turned, (eps, -eps))
-            ends.append((plus, minus))
-        slopes += [(plus - minus) / (2 * eps) for plus, minus in ends]
-        curvatures.append(statistics.fmean(plus - 2 * middle + minus for plus, minus in ends) / eps**2)
-    return Probe(eps, tuple(slopes), tuple(curvatures), sigma2)
-
-
-def bias(smaller: Probe, larger: Probe) -> float:
-    """How much of the slopes at the larger radius is not first order, as a share of their root mean square.
-
-    The error of a slope is m3 eps^2 / 6 with the third derivative m3, so the difference of two slopes of one direction
-    on one batch is the error at the larger radius less that at the smaller, (eps_s / eps_l)^2 of it. Noise of both
-    slopes is taken off the mean square.
-    """
-    shrink = 1 - (smaller.eps / larger.eps) ** 2
-    noise = slope_noise_variance(larger.sigma2, larger.eps) + slope_noise_variance(smaller.sigma2, smaller.eps)
-    pairs = zip(larger.slopes, smaller.slopes, strict=True)
-    error = max(statistics.fmean((one - other) ** 2 for one, other in pairs) - noise, 0.0)
-    size = statistics.fmean(slope * slope for slope in larger.slopes)
-    return math.sqrt(error / size) / shrink if size > 0 else math.nan
-
-
-def longest_update(method: ZerothOrder, walk: float | None, steps: float | None) -> float:
-    """How large an update of one number of A may be, as a root mean square, in parameter units.
+def longest_update(method: Method, walk: float | None, steps: float | None) -> float:
+    """Largest update of one number of A, as a root mean square, in parameter units.
 
     An update is lr * slope * z with z of mean 0, so n of them lead away by lr * rms(slope) * sqrt(n). This is to be no
     more than `walk` times the root mean square of A at the start: as A grows, so does the curvature along B, with its
@@ -185,8 +97,90 @@ def longest_update(method: ZerothOrder, walk: float | None, steps: float | None)
     return walk * size / math.sqrt(max(1.0, steps / (method.num_atoms or 1)))
 
 
+@dataclass(frozen=True)
+class ChosenRate:
+    """A learning rate and the probe it was read from.
+
+    Attributes:
+        lr: learning rate.
+        lr_max: the largest that the walk of A allows.
+        probe: whose curvature it follows; None where it was given or nothing could be read.
+    """
+
+    lr: float
+    lr_max: float = math.inf
+    probe: Probe | None = None
+
+
+def choose_eps(cache: ProbeCache, target_db: float) -> float | None:
+    """The smallest radius of the grid whose FD-SNR is high enough and whose slopes are first order but for a tenth.
+
+    First order is judged against the next smaller radius; the smallest one is taken as first order.
+
+    Args:
+        cache: probes.
+        target_db: FD-SNR to reach.
+
+    Returns:
+        None where no radius is both.
+    """
+
+    def good(radius: float) -> bool:
+        probed = cache.at(radius)
+        return probed is not None and probed.fd_snr_db >= target_db and not cache.biases[radius] > LARGEST_BIAS
+
+    return next(filter(good, EPS_GRID), None)
+
+
+def choose_lr(
+    cache: ProbeCache, smallest: float, *, lr_scale: float, normalized: bool, longest: float
+) -> ChosenRate | None:
+    """lr_scale / mean |h|, times the root mean square slope where the update divides the size of slopes out.
+
+    The noise of h falls with the fourth power of the radius, so h is read at the first radius of the grid, from
+    `smallest` on, at which it stands out of the noise.
+
+    Args:
+        cache: probes.
+        smallest: radius to begin with. Steps are not smaller than the method's documented radius, and at the kinks of
+            ReLU h grows without bound as the radius shrinks.
+        lr_scale: c.
+        normalized: True if the update divides the size of the slopes out, so that lr is a length.
+        longest: times lr_scale, the most that the rate may move A at the usual slope; see `longest_update`.
+
+    Returns:
+        None where the curvature drowns in noise at every radius.
+    """
+    radii = (smallest, *(radius for radius in EPS_GRID if radius > smallest))
+    read = next((p for radius in radii if (p := cache.at(radius)) and p.curvature_is_measured), None)
+    if read is None:
+        return None
+    slope, lr_max = math.sqrt(read.mean_square), math.inf
+    lr = lr_scale / read.curvature * (slope if normalized else 1.0)
+    if slope > 0:
+        lr_max = lr_scale * longest / (1.0 if normalized else slope)
+    return ChosenRate(min(lr, lr_max), lr_max, read)
+
+
+def calibration_of(cache: ProbeCache, eps: float, rate: ChosenRate, notes: Sequence[str]) -> Calibration:
+    """The record of what was chosen and of all that was probed."""
+    read = rate.probe
+    return Calibration(
+        lr=rate.lr,
+        eps=eps,
+        lr_max=rate.lr_max,
+        curvature=math.nan if read is None else read.curvature,
+        curvature_eps=math.nan if read is None else read.eps,
+        negative=math.nan if read is None else statistics.fmean(h < 0 for h in read.curvatures),
+        curvatures=() if read is None else read.curvatures,
+        fd_snr_db={f"{radius:g}": probed.fd_snr_db for radius, probed in sorted(cache.probes.items())},
+        bias={f"{radius:g}": share for radius, share in sorted(cache.biases.items())},
+        notes=tuple(notes),
+    )
+
+
 def calibrate(
-    measure: Callable[[float], Probe | None],
+    cache: ProbeCache,
     *,
     lr: float | None,
     lr_scale: float,
@@ -197,76 +191,30 @@ def calibrate(
     normalized: bool = False,
     longest: float = math.inf,
 ) -> Calibration:
-    """Choose what was not given.
-
-    eps: the smallest radius of the grid whose FD-SNR reaches `target_db` and whose slopes are first order but for a
-    tenth, seen against the next smaller radius (the smallest one is taken as first order). Where none is both:
-    `eps_default`, with a note.
-
-    lr: lr_scale / mean |h|, times the root mean square slope where `normalized`, both read at eps, but not below
-    `eps_default`: steps are not smaller than that, and at the kinks
-    of ReLU h grows without bound as the radius shrinks. Since the noise of h falls with the fourth power of the radius,
-    it is read at the first larger radius of the grid at which h stands out of the noise. Where it nowhere does:
-    `lr_default`, with a note. No more than lets an update at the usual slope be lr_scale * `longest`.
+    """Choose eps, then lr, as far as they are not given; the method's documented ones where nothing can be measured.
 
     Args:
-        measure: probes one radius; None where that cannot be done (the budget, a loss that is not finite).
+        cache: probes.
         lr: the rate, None to choose it.
-        lr_scale: c.
+        lr_scale: as in `choose_lr`.
         lr_default: the method's documented rate.
         eps: the radius, None to choose it.
         eps_default: the method's documented radius.
-        target_db: FD-SNR that a radius must reach.
-        normalized: whether the update divides the size of the slopes out, so that lr is a length.
-        longest: times lr_scale, the lr_max that the rate may move A at the usual slope; see `longest_update`.
+        target_db: as in `choose_eps`.
+        normalized: as in `choose_lr`.
+        longest: as in `choose_lr`.
     """
-    found: dict[float, Probe] = {}
-    biases: dict[str, float] = {}
-    notes: list[str] = []
-
-    def at(radius: float) -> Probe | None:
-        if radius not in found and (probed := measure(radius)) is not None:
-            smaller = max((known for known in found if known < radius), default=None)
-            biases[f"{radius:g}"] = math.nan if smaller is None else bias(found[smaller], probed)
-            found[radius] = probed
-        return found.get(radius)
-
-    def good(radius: float) -> bool:
-        probed = at(radius)
-        return probed is not None and probed.fd_snr_db >= target_db and not biases[f"{radius:g}"] > LARGEST_BIAS
-
-    radius = eps
-    if radius is None:
-        radius = next(filter(good, EPS_GRID), None)
-        if radius is None:
-            radius = eps_default
-            notes.append(
-                f"no eps reaches {target_db:g} dB of FD-SNR with less than a tenth of bias: eps={radius:g} is the "
-                "method's documented one"
-            )
-    rate, read, lr_max = lr, None, math.inf
+    notes = []
+    if eps is None and (eps := choose_eps(cache, target_db)) is None:
+        eps = eps_default
+        notes.append(
+            f"no eps reaches {target_db:g} dB of FD-SNR with less than a tenth of bias: eps={eps:g} is the method's "
+            "documented one"
+        )
+    if lr is not None:
+        return calibration_of(cache, eps, ChosenRate(lr), notes)
+    smallest = max(eps, eps_default)
+    rate = choose_lr(cache, smallest, lr_scale=lr_scale, normalized=normalized, longest=longest)
     if rate is None:
-        start = max(radius, eps_default)
-        larger = (start, *(r for r in EPS_GRID if r > start))
-        read = next((p for r in larger if (p := at(r)) and p.curvature_is_measured), None)
-        if read is not None:
-            slope = math.sqrt(read.mean_square)
-            rate = lr_scale / read.curvature * (slope if normalized else 1.0)
-            if slope > 0:
-                lr_max = lr_scale * longest / (1.0 if normalized else slope)
-            rate = min(rate, lr_max)
-        else:
-            rate = lr_default
-            notes.append(f"the curvature drowns in evaluation noise: lr={rate:g} is the method's documented one")
-    return Calibration(
-        lr=rate,
-        eps=radius,
-        lr_max=lr_max,
-        curvature=math.nan if read is None else read.curvature,
-        curvature_eps=math.nan if read is None else read.eps,
-        negative=math.nan if read is None else statistics.fmean(h < 0 for h in read.curvatures),
-        curvatures=() if read is None else read.curvatures,
-        fd_snr_db={f"{r:g}": probed.fd_snr_db for r, probed in sorted(found.items())},
-        bias=dict(sorted(biases.items(), key=lambda pair: float(pair[0]))),
-        notes=tuple(notes),
-    )
+        notes.append(f"the curvature drowns in evaluation noise: lr={lr_default:g} is the method's documented one")
+    return calibration_of(cache, eps, rate or ChosenRate(lr_default), notes)

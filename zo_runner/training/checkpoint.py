@@ -1,4 +1,4 @@
-"""Where a run goes on from: its trained parameters, the state of its method, and everything that it has counted.
+"""Checkpoints: the trained parameters, the state of the method, and everything that the run has counted.
 
 One file, since a file can be replaced as a whole, and tensors beside JSON, since nothing in it may be code: the tensors
 are `parameter.GROUP.INDEX` and `state.INDEX.NAME`, the rest is JSON in the header, with a digest of both. What happened
@@ -23,7 +23,7 @@ from zo_runner.methods.base import Method
 from zo_runner.records import journal
 from zo_runner.records.atomic_files import aside
 from zo_runner.records.journal import Line
-from zo_runner.records.run_directory import decode, encode
+from zo_runner.records.json_files import decode, encode
 
 NAME = "checkpoint.safetensors"
 
@@ -32,7 +32,7 @@ Tensors = dict[str, torch.Tensor]
 
 @dataclass(frozen=True)
 class ResumeState:
-    """What a run that was cut off has left.
+    """State of an interrupted run.
 
     Attributes:
         state: JSON of its last checkpoint, as it was given to `save`.
@@ -48,12 +48,12 @@ class ResumeState:
 
     @property
     def seconds(self) -> float:
-        """What the run has booked so far, in wall clock."""
+        """Wall clock booked so far."""
         spent = self.rows[-1]["spent"] if self.rows else self.state["trainer"]["ledger"]
         return math.fsum(spent["seconds"].values())
 
     def restore(self, method: Method) -> None:
-        """Give a new method on the same parameters what the checkpoint holds, bit for bit."""
+        """Restore the parameters and the state of a new method on the same parameters, bit for bit."""
         groups = self.state["method"]["groups"]
         with torch.no_grad():
             for g, group in enumerate(method.param_groups):
@@ -119,12 +119,12 @@ def load(file: Path) -> tuple[dict[str, Any], Tensors]:
 
 
 def resume_state(folder: Path, run_id: str, *, replays: bool) -> ResumeState | None:
-    """What the run in a folder has left to go on from; None where it never got as far as a checkpoint.
+    """State of the interrupted run in a folder; None without a checkpoint.
 
     Args:
         folder: of the run.
         run_id: its id.
-        replays: whether steps can be taken again from the journal.
+        replays: True if steps can be taken again from the journal.
 
     Raises:
         Fault: a file of it is damaged or missing.

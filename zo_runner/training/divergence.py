@@ -1,4 +1,4 @@
-"""When a run is past saving though every loss is a number: a slope, a loss, or a parameter that gives it away.
+"""Signs of divergence where every loss is finite: an exploding slope, a constant loss, a parameter that is not finite.
 
 It only stops a run. No number is ever replaced by another.
 """
@@ -76,10 +76,10 @@ class Guard:
                 )
 
     def state(self) -> dict[str, Any]:
-        """What it has seen so far, for JSON."""
+        """State for `load`, ready for JSON."""
         return {"slopes": self._slopes, "squares": self._squares, "loss": self._loss, "repeats": self._repeats}
 
     def load(self, state: dict[str, Any]) -> None:
-        """Go on from what `state` gave."""
+        """Continue from where `state` was taken."""
         self._slopes, self._squares = state["slopes"], state["squares"]
         self._loss, self._repeats = state["loss"], state["repeats"]

@@ -53,7 +53,7 @@ def uninterrupted() -> Iterator[None]:
 
 
 def _deliver(handler: Any, number: int, frame: FrameType | None) -> None:
-    """What the signal would have done without us."""
+    """Call the handler that was installed before, or do what the system does without one."""
     if callable(handler):
         handler(number, frame)
     elif handler == signal.SIG_DFL:

@@ -23,13 +23,42 @@ import math
 import statistics
 from collections import deque
 from collections.abc import Sequence
+from dataclasses import dataclass
+
+from zo_runner.methods.base import Method
+from zo_runner.methods.queries import Closure, finite, losses_along
 
 # Readings of late, and how many of the largest are cut down to the next.
 WINDOW, CUT = 16, 2
 
 
+@dataclass(frozen=True)
+class CurvatureReading:
+    """Losses that give, with a step's own two, the curvature along its direction.
+
+    Attributes:
+        center_loss: at theta.
+        flipped_mean: (l+ + l-) / 2 along the direction flipped in A; None without an adapter.
+    """
+
+    center_loss: float
+    flipped_mean: float | None = None
+
+
+def read_curvature(method: Method, closure: Closure) -> CurvatureReading:
+    """Query what the curvature of the coming step takes beside its own queries: `queries_per_reading` of the method.
+
+    Raises:
+        Diverged: a loss is not finite.
+    """
+    if not method.has_halves:
+        return CurvatureReading(finite(closure()))
+    plus, center, minus = losses_along(closure, method.flipped_in_A(method.steps), (method.eps, 0.0, -method.eps))
+    return CurvatureReading(center, (plus + minus) / 2)
+
+
 class CurvatureSchedule:
-    """The rate of the coming step.
+    """Learning rate of the next step.
 
     Args:
         lr_scale: c.
@@ -47,20 +76,21 @@ class CurvatureSchedule:
         self._late = deque(map(abs, curvatures), maxlen=WINDOW)
 
     def due(self, step: int) -> bool:
-        """Whether the curvature is read at this step."""
+        """True if the curvature is read at this step."""
         return step % self.every == 0
 
-    def read(self, center_loss: float, mean: float) -> None:
+    def add(self, reading: CurvatureReading, mean: float) -> None:
         """Take in one reading.
 
         Args:
-            center_loss: the loss at theta.
-            mean: (l+ + l-) / 2 of the same batch, over both directions where it was read along two.
+            reading: made before the step.
+            mean: (l+ + l-) / 2 of the step's own queries.
         """
-        self._late.append(abs(2 * (mean - center_loss) / self.eps**2))
+        ends = [mean] if reading.flipped_mean is None else [mean, reading.flipped_mean]
+        self._late.append(abs(2 * (statistics.fmean(ends) - reading.center_loss) / self.eps**2))
 
     def state(self) -> list[float]:
-        """What `load` takes: |h| of late."""
+        """|h| of late, for `load`."""
         return list(self._late)
 
     def load(self, state: Sequence[float]) -> None:

@@ -1,26 +1,18 @@
-"""Peak memory of a run, and what is meant by it; memory of a step, tensor by tensor.
+"""Peak memory of a run; memory of one step, tensor by tensor, where `runtime.measure_memory` asks for it.
 
-On a CUDA device it is the most bytes that torch's allocator had handed out to tensors: weights, activations and copies
-of perturbed parameters, without the context of CUDA and without what the allocator holds in reserve. Elsewhere it is
-the most memory that the process had resident at once, Python and its libraries included, so that only differences
-between runs of one machine say something of a model.
+The peak is, on a CUDA device, the most bytes that torch's allocator had handed out to tensors: weights, activations and
+copies of perturbed parameters, without the context of CUDA and without the allocator's reserve. Elsewhere it is the
+most memory that the process had resident since it began, Python, its libraries and earlier runs included.
 
-Several runs may share a process. Each begins by freeing what an earlier one left behind, to the allocator and to the
-system, and by resetting the high-water mark. Where the system has no such reset (macOS, or a kernel that forbids it),
-the mark is the highest since the process began, and the reading says so.
-
-What a method needs beyond the model drowns in that. `StepMemory` counts the bytes of every tensor from its making to
-its end, the same on every device: what allocators round up, hold in reserve or use within one operation is not in it.
+The memory that a method needs beyond the model drowns in that. `StepMemory` counts the bytes of every tensor from its
+making to its end, the same on every device, without what allocators round up, reserve or use within one operation.
 """
 
-import ctypes
-import gc
 import resource
 import sys
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -28,58 +20,23 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 CUDA = "tensors in CUDA's allocator"
-RESIDENT = "resident set of the process"
-RESIDENT_EVER = "resident set of the process since it began"
-
-# Written to clear_refs, it sets VmHWM to what is resident now.
-_RESET_PEAK = "5"
+RESIDENT = "resident set of the process since it began"
 
 
-class PeakMemory:
-    """Measures the peak since it was made."""
-
-    def __init__(self) -> None:
-        gc.collect()  # a model of an earlier run may hang in a cycle
-        if torch.cuda.is_initialized():
-            torch.cuda.empty_cache()
-            for device in range(torch.cuda.device_count()):
-                torch.cuda.reset_peak_memory_stats(device)
-        _return_free_memory()
-        try:
-            Path("/proc/self/clear_refs").write_text(_RESET_PEAK, encoding="ascii")
-            self._reset = True
-        except OSError:
-            self._reset = False
-
-    def read(self, *devices: torch.device) -> int:
-        """Peak in bytes for a run on `devices`: of several accelerators the sum of the peaks of each."""
-        if devices[0].type == "cuda":
-            return sum(torch.cuda.max_memory_allocated(device) for device in devices if device.type == "cuda")
-        try:
-            for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
-                if line.startswith("VmHWM:"):
-                    return int(line.split()[1]) * 1024
-        except OSError:
-            pass
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        return peak if sys.platform == "darwin" else peak * 1024
-
-    def what(self, *devices: torch.device) -> str:
-        """What `read` means on `devices`."""
-        if devices[0].type == "cuda":
-            return CUDA
-        return RESIDENT if self._reset else RESIDENT_EVER
-
-    def facts(self, *devices: torch.device) -> dict[str, Any]:
-        """The peak and its meaning, as they enter result.json."""
-        return {"peak_memory_bytes": self.read(*devices), "peak_memory_of": self.what(*devices)}
+def reset_peak_memory() -> None:
+    """Begin a new peak on every CUDA device; that of the process cannot be reset."""
+    if torch.cuda.is_initialized():
+        for device in range(torch.cuda.device_count()):
+            torch.cuda.reset_peak_memory_stats(device)
 
 
-def _return_free_memory() -> None:
-    """Let glibc return what was freed, or it would count as resident in the next run. Others lack the call."""
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-    if trim is not None:
-        trim(0)
+def peak_memory(*devices: torch.device) -> dict[str, Any]:
+    """Peak in bytes and its meaning, for result.json; of several accelerators the sum of their peaks."""
+    if devices[0].type == "cuda":
+        peak = sum(torch.cuda.max_memory_allocated(device) for device in devices if device.type == "cuda")
+        return {"peak_memory_bytes": peak, "peak_memory_of": CUDA}
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return {"peak_memory_bytes": peak * (1 if sys.platform == "darwin" else 1024), "peak_memory_of": RESIDENT}
 
 
 class TensorMemory(TorchDispatchMode):
@@ -121,14 +78,14 @@ class TensorMemory(TorchDispatchMode):
 
 
 class _Storage(weakref.ref[torch.UntypedStorage]):
-    """What a tensor lies in, watched until it is freed."""
+    """Storage of a tensor, watched until it is freed."""
 
     __slots__ = ("size",)
     size: int
 
 
 class StepMemory:
-    """What a method's second step takes, when all of its state is there.
+    """Memory of a method's second step, when all of its state is there.
 
     Attributes:
         inference: bytes that a bare forward of the step's batch takes beyond the model; None before it was measured.
@@ -147,7 +104,7 @@ class StepMemory:
         return {"model": sum(held.values()), "inference": self.inference, "step": self.step}
 
     def state(self) -> dict[str, int | None]:
-        """What `load` takes."""
+        """State for `load`."""
         return {"inference": self.inference, "step": self.step}
 
     def load(self, state: dict[str, int | None]) -> None:

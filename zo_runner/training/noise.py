@@ -12,7 +12,7 @@ from zo_runner.models.encoding import Encoded
 
 @dataclass(frozen=True)
 class Noise:
-    """How evaluation noise arises and how it is measured.
+    """Evaluation noise: added on purpose, and measured.
 
     Noise is measured by evaluating one batch again at one point, rows permuted and padding widened: the exact loss
     does not change, its rounding does.
@@ -30,7 +30,7 @@ class Noise:
     seed: int = 0
 
     def due(self, step: int) -> bool:
-        """Whether the noise is measured before `step`."""
+        """True if the noise is measured before `step`."""
         return self.repeats > 0 and step % self.every == 0
 
     def variant(self, examples: Sequence[Encoded], step: int, repeat: int) -> tuple[list[Encoded], int]:

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 
 import torch
 
-from zo_runner.methods.directions import BatchedObjective, Closure, Direction, reads_at_once
+from zo_runner.methods.directions import Direction
 from zo_runner.methods.first_order import QUERIES_PER_GRADIENT
+from zo_runner.methods.queries import BatchedObjective, Closure, reads_at_once
 from zo_runner.models.batching import Batch, PromptBatch
 from zo_runner.models.encoding import Encoded
 from zo_runner.models.loss import TaskLoss
@@ -36,7 +37,7 @@ class Objective:
         return self.loss.loss(*self.batches)
 
     def supports(self, directions: Sequence[Direction]) -> bool:
-        """Whether points on these directions are read without writing to the parameters."""
+        """True if points on these directions are read without writing to the parameters."""
         return self._at_once(directions, 2) > 0
 
     def losses_at(self, directions: Sequence[Direction], offsets: Sequence[float]) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""What a run says of itself: one step, a dev score, and what it all led to."""
+"""Step records, dev scores and outcome of a run."""
 
 import math
 import statistics
@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from zo_runner.methods.base import StepReport
 from zo_runner.models.evaluator import Score
+from zo_runner.training.learning_rate import CurvatureReading
 from zo_runner.training.meters import Coverage
 
 # Steps that the median duration is taken of: a run of days keeps no list of them all.
@@ -16,30 +17,23 @@ TIMED_STEPS = 1000
 
 @dataclass(frozen=True)
 class StepRecord:
-    """A step that was taken, and what was measured besides.
+    """A step, and measurements beside it.
 
     Attributes:
         report: of the method.
         seconds: that it took, without what was measured besides.
-        center_loss: the loss at the parameters before it, where a rate that follows the curvature asked for it.
-        flipped_mean: mean loss at both ends of the direction that is half flipped_mean, where it asked for that.
+        reading: of the curvature before it, where the rate follows that.
         sigma2: variance of the loss's evaluation noise, where it was estimated before the step.
     """
 
     report: StepReport
     seconds: float
-    center_loss: float | None = None
-    flipped_mean: float | None = None
+    reading: CurvatureReading | None = None
     sigma2: float | None = None
 
     def as_row(self) -> dict[str, Any]:
-        """As the journal has it; what was not measured is left out."""
-        measured = {
-            **vars(self.report),
-            "center_loss": self.center_loss,
-            "flipped_mean": self.flipped_mean,
-            "sigma2": self.sigma2,
-        }
+        """Line of the journal, without what was not measured."""
+        measured = {**vars(self.report), **(vars(self.reading) if self.reading else {}), "sigma2": self.sigma2}
         return {key: value for key, value in measured.items() if value is not None}
 
     @classmethod
@@ -53,7 +47,8 @@ class StepRecord:
         step, loss, slopes, lr = row["step"], row["loss"], tuple(row["slopes"]), row["lr"]
         report = StepReport(step, loss, slopes, lr, row.get("atom"), row.get("curvature"))
         seconds = row["spent"]["seconds"]["train"] - since
-        return cls(report, seconds, row.get("center_loss"), row.get("flipped_mean"), row.get("sigma2"))
+        reading = CurvatureReading(row["center_loss"], row.get("flipped_mean")) if "center_loss" in row else None
+        return cls(report, seconds, reading, row.get("sigma2"))
 
 
 @dataclass(frozen=True)
@@ -79,14 +74,14 @@ class DevScore:
 
 @dataclass
 class TrainingOutcome:
-    """What training led to.
+    """Result of training.
 
     Attributes:
         zero_shot: before the first step.
         best: best dev score after at least one step (the task's first metric, then loss); None if none was reached.
         last: dev score of the last evaluation.
         status: "done" or "diverged".
-        error: why it diverged.
+        error: reason of a divergence.
         signal: last readings of the signal meter.
         coverage: of the atoms, None for methods that query all at once.
         train_loss: mean over the last logging interval.
@@ -109,7 +104,7 @@ class TrainingOutcome:
         return statistics.median(self.step_seconds) if self.step_seconds else math.nan
 
     def state(self) -> dict[str, Any]:
-        """What `load` takes, as JSON holds it; status and error belong to the end of a run, coverage to its meters."""
+        """State for `load`, ready for JSON; status and error belong to the end of a run, coverage to its meters."""
         return {
             **{name: point and point.as_dict() for name, point in self.dev().items()},
             "signal": self.signal,

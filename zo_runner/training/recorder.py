@@ -1,4 +1,4 @@
-"""Who watches a run: its files, the tracker and the progress bar."""
+"""Callbacks of a run: its files, the tracker and the progress bar."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -18,19 +18,19 @@ from zo_runner.training.outcome import StepRecord
 
 
 class Recorder:
-    """Writes every step and event as it happens.
+    """Write every step and event as it happens.
 
     Args:
-        directory: the run's folder, started or taken up.
+        directory: the run's folder, started or resumed.
         tracker: mirror of the metrics.
         save: writes the trained parameters into a folder.
         title: shown before the progress bar.
-        ledger: what the bar shows: how much of the budget is spent, in the unit it is granted in.
+        ledger: the bar shows the share of its budget that is spent, in its unit.
         seed: of the direction stream, for the journal.
-        past: what the run goes on from; what happened after it and is on record already is not recorded again.
+        resume: state that the run continues from; later events that are recorded already are not recorded again.
 
     Attributes:
-        facts: what was found before the first step, for the checkpoints, as JSON holds it.
+        facts: results of the calibration, for the checkpoints, ready for JSON.
     """
 
     def __init__(
@@ -42,14 +42,14 @@ class Recorder:
         title: str,
         ledger: Ledger,
         seed: int,
-        past: ResumeState | None = None,
+        resume: ResumeState | None = None,
     ) -> None:
         self.directory, self.tracker, self.save = directory, tracker, save
         self.ledger, self.seed = ledger, seed
-        self.facts: dict[str, Any] = past.state["facts"] if past else {}
-        self._events = past.state["events"] if past else 0
-        self._on_record = self._events + (directory.go_on(self._events) if past else 0)
-        self.journal = Journal(directory.path / journal.NAME, directory.run_id, past.last if past else None)
+        self.facts: dict[str, Any] = resume.state["facts"] if resume else {}
+        self._events = resume.state["events"] if resume else 0
+        self._on_record = self._events + (directory.go_on(self._events) if resume else 0)
+        self.journal = Journal(directory.path / journal.NAME, directory.run_id, resume.last if resume else None)
         self.bar = tqdm(
             total=ledger.budget.limit,
             desc=title,
@@ -60,16 +60,16 @@ class Recorder:
             dynamic_ncols=True,
         )
 
-    def on_step(self, taken: StepRecord, readings: dict[str, float]) -> None:
+    def on_step(self, record: StepRecord, readings: dict[str, float]) -> None:
         """Journal the step and move the bar."""
-        row = taken.as_row()
+        row = record.as_row()
         self.journal.append({"step": row.pop("step"), "seed": self.seed, **row, "spent": self.ledger.state()})
         if not self.bar.disable:
             # Whole seconds, and none beyond the last: the last step may overshoot, and the bar would lose its end.
             self.bar.update(min(int(self.ledger.spent), self.ledger.budget.limit) - self.bar.n)
             snr = readings.get("zo/fd_snr_db")
             self.bar.set_postfix_str(
-                f"loss {taken.report.loss:.3f}" + ("" if snr is None else f", FD-SNR {snr:.0f} dB"), refresh=False
+                f"loss {record.report.loss:.3f}" + ("" if snr is None else f", FD-SNR {snr:.0f} dB"), refresh=False
             )
 
     def on_log(self, event: dict[str, Any]) -> None:

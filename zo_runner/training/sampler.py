@@ -1,4 +1,4 @@
-"""Which training examples each step sees."""
+"""Sampler: indices of the training examples of each step."""
 
 import torch
 
@@ -6,7 +6,7 @@ from zo_runner.methods.random import generator
 
 
 class BatchOrder:
-    """Which examples each step sees: permutations of the training set, one after the other, without incomplete batches.
+    """Examples of each step: permutations of the training set, one after the other, without incomplete batches.
 
     Args:
         size: number of training examples.

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 from zo_runner.errors import Diverged
 from zo_runner.methods.base import Method
 from zo_runner.models.encoding import Encoded
+from zo_runner.training.budget import Ledger
 from zo_runner.training.checkpoint import ResumeState
 from zo_runner.training.divergence import Guard
 from zo_runner.training.interrupts import uninterrupted
@@ -18,36 +19,37 @@ from zo_runner.training.step import Stepper
 
 
 class Observer(Protocol):
-    """Who watches a run: files, tracker, progress bar."""
+    """Callbacks of a run: files, tracker, progress bar."""
 
-    def on_step(self, taken: StepRecord, readings: dict[str, float]) -> None:
-        """After every step."""
+    def on_step(self, record: StepRecord, readings: dict[str, float]) -> None:
+        """Record a step."""
 
     def on_log(self, event: dict[str, Any]) -> None:
-        """One event of metrics.jsonl."""
+        """Record one event of metrics.jsonl."""
 
     def on_best(self) -> None:
-        """The parameters are the best on dev so far."""
+        """Save the parameters, the best on dev so far."""
 
     def on_checkpoint(self, method: Method, state: dict[str, Any]) -> None:
-        """The run can go on from here, and is to."""
+        """Save a checkpoint."""
 
 
 @dataclass(kw_only=True)
-class Trainer(Stepper):
+class Trainer:
     """One run of one method on one task.
 
     Args:
-        ...: those of `Stepper`.
+        stepper: takes the steps.
         dev: selection examples.
         eval_every: queries between dev evaluations.
         log_every: steps between train events.
-        observer: who is told.
+        observer: callbacks.
         checkpoint_every: queries between checkpoints, beside those after dev evaluations; None for no others.
-        guard: stops a run that is past saving; by default only where a parameter is no number any more.
-        outcome: what it has led to, filled in as it goes.
+        guard: ends a run that diverges; by default only where a parameter is not finite.
+        outcome: result so far, filled in as the run goes on.
     """
 
+    stepper: Stepper
     dev: Sequence[Encoded]
     eval_every: int
     log_every: int
@@ -63,14 +65,24 @@ class Trainer(Stepper):
         self._next_eval = self._next_checkpoint = 0.0  # in queries
         self._under_way = False
 
-    def run(self, past: ResumeState | None = None) -> TrainingOutcome:
-        """Train until the budget cannot pay another step, or the guard or a loss that is no number ends the run.
+    @property
+    def method(self) -> Method:
+        """The optimiser."""
+        return self.stepper.method
+
+    @property
+    def ledger(self) -> Ledger:
+        """Budget and counters."""
+        return self.stepper.ledger
+
+    def fit(self, resume: ResumeState | None = None) -> TrainingOutcome:
+        """Train until the budget cannot pay another step, or until the run diverges.
 
         Args:
-            past: what to go on from; None to begin.
+            resume: state to continue from; None to begin.
         """
         try:
-            self._begin() if past is None else self._go_on(past)
+            self._begin() if resume is None else self._resume(resume)
             self._under_way = True
             self._loop()
         except Diverged as error:
@@ -79,34 +91,29 @@ class Trainer(Stepper):
         except KeyboardInterrupt:
             # Not where atoms are folded: the folded weights round by the steps since the last checkpoint, and a new one
             # would change the last digits of what follows. The journal brings the run back there just as well.
-            if self._under_way and not (self.evaluator.perturbed and self.evaluator.perturbed.fold):
+            perturbed = self.stepper.evaluator.perturbed
+            if self._under_way and not (perturbed and perturbed.fold):
                 self._save()
             raise
         return self.outcome
 
     def state(self) -> dict[str, Any]:
-        """Everything that the coming steps depend on beside the method's own, as JSON holds it."""
+        """Everything that later steps depend on beside the method's own state, ready for JSON."""
         return {
-            "ledger": self.ledger.state(),
+            **self.stepper.state(),
             "outcome": self.outcome.state(),
             "meters": self._meters.state(),
-            "rate": self.rate and self.rate.state(),
-            "memory": self.memory and self.memory.state(),
             "guard": self.guard.state(),
             "losses": self._losses,
             "next_eval": self._next_eval,
         }
 
     def _load(self, state: dict[str, Any]) -> None:
-        self.ledger.load(state["ledger"])
+        self.stepper.load(state)
         self.outcome.load(state["outcome"])
         self._meters.load(state["meters"])
         self.outcome.coverage = self._meters.coverage
         self.guard.load(state["guard"])
-        if self.rate is not None:
-            self.rate.load(state["rate"])
-        if self.memory is not None:
-            self.memory.load(state["memory"])
         self._losses, self._next_eval = list(state["losses"]), state["next_eval"]
         self._next_checkpoint = self._multiple_after(self.checkpoint_every)
 
@@ -114,45 +121,45 @@ class Trainer(Stepper):
         self._evaluate()
         self._keep()
 
-    def _go_on(self, past: ResumeState) -> None:
-        with self._counting_state():
-            past.restore(self.method)
-        self._load(past.state["trainer"])
+    def _resume(self, resume: ResumeState) -> None:
+        with self.stepper.counting_state():
+            resume.restore(self.method)
+        self._load(resume.state["trainer"])
         self._evaluate_if_due()
-        for i, row in enumerate(past.rows, start=1):
-            latest = i == len(past.rows)
+        for i, row in enumerate(resume.rows, start=1):
+            latest = i == len(resume.rows)
             with uninterrupted():
-                taken = self.replay_step(row)
-                self._count(taken)
-                self.guard.after(taken.report)
-                self._log(taken, last=latest and self.next_step() is None)
+                record = self.stepper.replay_step(row)
+                self._count(record)
+                self.guard.after(record.report)
+                self._log(record, last=latest and self.stepper.next_step() is None)
             if self._evaluate_if_due() or (latest and self._checkpoint_is_due):
                 self._keep()
 
     def _loop(self) -> None:
-        coming = self.next_step()
-        while coming is not None:
+        pending = self.stepper.next_step()
+        while pending is not None:
             with uninterrupted():
-                taken = self.step(coming)
-                self._count(taken)
-                self.observer.on_step(taken, self.outcome.signal)
-                self.guard.after(taken.report)
-                coming = self.next_step()
-                self._log(taken, last=coming is None)
+                record = self.stepper.step(pending)
+                self._count(record)
+                self.observer.on_step(record, self.outcome.signal)
+                self.guard.after(record.report)
+                pending = self.stepper.next_step()
+                self._log(record, last=pending is None)
             if self._evaluate_if_due() or self._checkpoint_is_due:
                 self._keep()
         if self.outcome.last is None or self.outcome.last.step != self.method.steps:
             self._evaluate()
             self._keep()
 
-    def _count(self, taken: StepRecord) -> None:
-        self.outcome.step_seconds.append(taken.seconds)
-        self._losses.append(taken.report.loss)
-        self._meters.add(taken.report, taken.sigma2, self.ledger.charged)
+    def _count(self, record: StepRecord) -> None:
+        self.outcome.step_seconds.append(record.seconds)
+        self._losses.append(record.report.loss)
+        self._meters.add(record.report, record.sigma2, self.ledger.charged)
         self.outcome.signal = self._meters.read()
 
-    def _log(self, taken: StepRecord, *, last: bool) -> None:
-        report = taken.report
+    def _log(self, record: StepRecord, *, last: bool) -> None:
+        report = record.report
         if report.step % self.log_every and not last:
             return
         self.outcome.train_loss = statistics.fmean(self._losses)
@@ -169,10 +176,10 @@ class Trainer(Stepper):
         return due
 
     def _evaluate(self) -> None:
-        """Score dev where the run is. It may be interrupted before the score is known, and then was not begun."""
+        """Score dev. An interrupt before the score is known leaves no trace of it."""
         self.guard.parameters(self.method)
         with self.ledger.clock("eval"):
-            score = self.evaluator.score(self.dev)
+            score = self.stepper.evaluator.score(self.dev)
         with uninterrupted():
             self.ledger.evaluated += len(self.dev)
             if not math.isfinite(score.loss):
@@ -199,13 +206,13 @@ class Trainer(Stepper):
         self._save()
 
     def _save(self) -> None:
-        if self.evaluator.perturbed is not None:
-            self.evaluator.perturbed.renew()
+        if self.stepper.evaluator.perturbed is not None:
+            self.stepper.evaluator.perturbed.renew()
         self._next_checkpoint = self._multiple_after(self.checkpoint_every)
         self.observer.on_checkpoint(self.method, self.state())
 
     def _multiple_after(self, every: int | None) -> float:
-        """Of so many queries, the first multiple that is still to be reached."""
+        """The next multiple of `every` queries."""
         return math.inf if every is None else (self.ledger.charged // every + 1) * every
 
     def _position(self) -> dict[str, Any]:

@@ -2,12 +2,15 @@
 
 import statistics
 from collections import defaultdict
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from zo_runner.config.schema import BUDGET_UNITS
+from zo_runner.errors import Fault
 from zo_runner.jobs.sweeps.runs import PlannedRun, SweepRuns
-from zo_runner.records.run_directory import find_runs, read_result
+from zo_runner.records.result import TrainResult, read_result
+from zo_runner.records.run_directory import find_runs
 
 
 def outline(runs: SweepRuns, root: Path) -> str:
@@ -59,18 +62,16 @@ class _Paces:
     def __init__(self, root: Path) -> None:
         self.found: dict[tuple[Any, ...], list[float]] = defaultdict(list)
         for run in find_runs(root):
-            result = read_result(run / "result.json")
-            if result is None or result["job"] != "train" or result["status"] != "done":
-                continue
-            spent = {
-                "queries": sum(result["queries"][purpose] for purpose in ("train", "calibration")),
-                "tokens": result["tokens"],
-                "seconds": sum(result["seconds"][purpose] for purpose in ("train", "calibration")),
-            }
-            for unit, amount in spent.items():
-                place = (unit, result["model"], result["task"], result["identity"]["batch_size"])
-                for key in (place, (*place, result["method"])):
-                    self.found[key].append(result["seconds"]["total"] / amount)
+            with suppress(Fault):  # a broken result has no pace
+                result = read_result(run / "result.json")
+                if isinstance(result, TrainResult) and result.status == "done":
+                    self._note(result)
+
+    def _note(self, result: TrainResult) -> None:
+        for unit in BUDGET_UNITS:
+            place = (unit, result.model, result.task, result.identity["batch_size"])
+            for key in (place, (*place, result.method)):
+                self.found[key].append(result.seconds["total"] / result.charged(unit))
 
     def of(self, run: PlannedRun) -> float | None:
         """The median pace, None where nothing comparable has run."""

@@ -1,4 +1,4 @@
-"""What a sweep ends in: its plan, tables, figures and page. No torch.
+"""Outputs of a sweep: its plan, tables, figures and page. No torch.
 
 <root>/sweeps/<name>-<scale>-<digits>/
     plan.json                                  every run: stage, command, folder, status
@@ -21,6 +21,7 @@ from zo_runner.errors import invalid, one_of
 from zo_runner.jobs.sweeps.runs import PlannedRun, SweepRuns
 from zo_runner.jobs.sweeps.selection import POINTS
 from zo_runner.records.atomic_files import write_atomic
+from zo_runner.records.result import TrainResult
 from zo_runner.records.run_directory import read_meta
 from zo_runner.reporting import html_report
 from zo_runner.reporting.figures import sweep_figures
@@ -38,9 +39,8 @@ def write(runs: SweepRuns, cfg: DictConfig, folder: Path) -> tuple[str, list[str
     if any(planned[0][0].cfg.job != "train" for planned in runs.candidates):
         return "", []  # probes have reports of their own, and no table
     protocol = _protocol(cfg.sweep, _searches(runs))
-    results = _results(runs)
-    text, refused = tables.write(results, folder, protocol)
-    made, _ = tables.build(results, protocol)
+    made, refused = tables.build(_results(runs), protocol)
+    text = tables.write(made, refused, folder, protocol)
     figures = sweep_figures.figures(list(_curves(runs)), folder, tuple(cfg.sweep.figures))
     write_atomic(folder / "report.html", html_report.render(_page(runs, cfg, folder, made, refused, figures)))
     _track(cfg, folder, made)
@@ -93,31 +93,30 @@ def _track(cfg: DictConfig, folder: Path, made: Sequence[tables.Table]) -> None:
     tracker.finish({})
 
 
-def _results(runs: SweepRuns) -> list[dict[str, Any]]:
-    """One result per run of stage two; where there is none, what shows as a hole."""
+def _results(runs: SweepRuns) -> list[TrainResult]:
+    """One result per run of stage two, or its placeholder."""
     found = []
     for i, row in enumerate(runs.candidates):
         planned = runs.seeds_of(i)
-        found += [run.result() or run.placeholder_result() for run in planned]
+        found += [run.trained() or run.placeholder_result() for run in planned]
         if not planned:
             # Its choice is open: tuning is not finished, or every candidate diverged.
             tried = [run.result() for planned in row for run in planned]
-            diverged = all(result and result["status"] == "diverged" for result in tried)
+            diverged = all(result and result.status == "diverged" for result in tried)
             found += [run.placeholder_result("diverged" if diverged else "missing") for run in row[0]]
     return found
 
 
 def _searches(runs: SweepRuns) -> dict[str, tables.Search]:
-    """What stage one spent on each row, under the configuration that it chose."""
+    """The search of stage one for each row, under the configuration that it chose."""
     found = {}
     for i, row in enumerate(runs.candidates):
         planned = runs.seeds_of(i)
         if len(row) == 1 or not planned:
             continue
-        queries = 0
-        for result in (run.result() for trials in row for run in trials):
-            queries += sum(result["queries"][purpose] for purpose in ("train", "calibration")) if result else 0
-        search = tables.Search(len(row), len(runs.plan.tune_seeds), queries, planned[0].candidate)
+        tried = (run.trained() for trials in row for run in trials)
+        queries = sum(result.charged("queries") for result in tried if result)
+        search = tables.Search(len(row), len(runs.plan.tune_seeds), int(queries), planned[0].candidate)
         found[tables.configuration(planned[0].known)] = search
     return found
 
@@ -125,14 +124,13 @@ def _searches(runs: SweepRuns) -> dict[str, tables.Search]:
 def _curves(runs: SweepRuns) -> Iterator[sweep_figures.Curve]:
     for i, row in enumerate(runs.plan.rows):
         planned = runs.seeds_of(i) or runs.candidates[i][0]
-        made = [(run, result) for run in planned if (result := run.result()) and run.finished(tested=True)]
-        done = [(run, result) for run, result in made if result["status"] == "done"]
+        made = [(run, result) for run in planned if (result := run.trained()) and result.is_complete(tested=True)]
+        done = [(run, result) for run, result in made if result.status == "done"]
         cfg = planned[0].cfg
-        adapter = cfg.method.trains == "adapter"
         yield sweep_figures.Curve(
             label=row.label,
             method=cfg.method.name,
-            rank=cfg.rank if adapter else None,
+            rank=planned[0].rank,
             x={key: value for key, value in row.words.items() if key not in ("method", "rank", "task", "model")},
             task=cfg.task.name,
             model=cfg.model.name,
@@ -147,7 +145,6 @@ def _plan(runs: SweepRuns) -> Iterator[dict[str, Any]]:
     for stage, planned in ((1, runs.trials), (2, runs.finals)):
         for run in planned:
             result = run.result()
-            status = result["status"] if result else "missing"
             yield {
                 "stage": stage,
                 "row": run.row.label,
@@ -155,7 +152,7 @@ def _plan(runs: SweepRuns) -> Iterator[dict[str, Any]]:
                 "tuned": {key: str(value) for key, value in run.candidate.items()},
                 "command": " ".join(["zo-run", *run.words]),
                 "run": str(run.path),
-                "status": status,
+                "status": result.status if result else "missing",
             }
 
 
@@ -170,15 +167,13 @@ def _page(
     listed, missing, versions = [], [], defaultdict[str, set[str]](set)
     for stage, planned in ((1, runs.trials), (2, runs.finals)):
         for run in planned:
-            result = run.result()
-            if result is None or not run.finished(tested=stage == 2):
-                missing.append(f"stage {stage}: {' '.join(run.words)}: {(result or {}).get('error') or 'not run'}")
-            if result is None:
+            result = run.trained() or run.placeholder_result()
+            if not result.is_complete(tested=stage == 2):
+                missing.append(f"stage {stage}: {' '.join(run.words)}: {result.error or 'not run'}")
+            if result.status == "missing":
                 continue
             link = os.path.relpath(run.path, folder)
-            listed.append(
-                html_report.Run(run.row.label, run.seed, stage, result["status"], _summary(run, result), link)
-            )
+            listed.append(html_report.Run(run.row.label, run.seed, stage, result.status, _summary(run, result), link))
             for name, value in _versions(run.path):
                 versions[name].add(value)
     for i, row in enumerate(runs.plan.rows):
@@ -217,15 +212,15 @@ def _captioned(table: tables.Table) -> list[tuple[str, pd.DataFrame]]:
     return [(table.title, table.texts()), (costs, table.cost_texts())]
 
 
-def _summary(run: PlannedRun, result: dict[str, Any]) -> str:
+def _summary(run: PlannedRun, result: TrainResult) -> str:
     tuned = " ".join(f"{key}={value}" for key, value in run.candidate.items())
-    best = result.get("metrics", {}).get("dev", {}).get("best")
-    dev = f"dev {best[result['metric']]:.4g}" if best else result.get("error") or ""
+    best = result.score("dev", "best")
+    dev = result.error or "" if best is None else f"dev {best:.4g}"
     return "; ".join(filter(None, (tuned, dev)))
 
 
 def _versions(run: Path) -> Iterator[tuple[str, str]]:
-    """What a run says of its surroundings."""
+    """Device, dtype, packages and commit of a run, from its meta.json."""
     meta = read_meta(run)
     yield from ((key, str(meta[key])) for key in ("device", "dtype", "python") if key in meta)
     packages: Any = meta.get("packages")

@@ -48,7 +48,7 @@ class PlannedRow:
 
     @property
     def label(self) -> str:
-        """How a person calls the row: its method's name, then what else it has."""
+        """Name of the row: its method, then its other words."""
         words = {key: value for key, value in self.words.items() if key != "method"}
         return " ".join([str(self.words.get("method", "")), *(f"{k}={v}" for k, v in words.items())]).strip()
 
@@ -73,7 +73,7 @@ class Plan:
 
     @property
     def tuned(self) -> bool:
-        """Whether there is a stage one."""
+        """True if there is a stage one."""
         return any(len(row.candidates) > 1 for row in self.rows)
 
     def words(self, row: PlannedRow, candidate: Mapping[str, Any], seed: int) -> list[str]:

@@ -8,6 +8,7 @@ share a folder, and ends in the same table.
 import hashlib
 import time
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -22,10 +23,11 @@ from zo_runner.config import validation
 from zo_runner.config.identity import identify, run_folder, run_id
 from zo_runner.config.overrides import word
 from zo_runner.config.schema import NODES
+from zo_runner.errors import Fault
 from zo_runner.jobs.sweeps.plan import Plan, PlannedRow
 from zo_runner.jobs.sweeps.selection import choose
 from zo_runner.records.locks import is_held, lock_file
-from zo_runner.records.run_directory import is_complete, read_result
+from zo_runner.records.result import RunResult, TrainResult, read_result
 
 # Seconds between looks at runs that other processes are at.
 PATIENCE = 1.0
@@ -65,19 +67,40 @@ class PlannedRun:
         """Its folder."""
         return run_folder(self.cfg, self.known)
 
-    def result(self) -> dict[str, Any] | None:
-        """What it left, of any status; None where it left nothing."""
-        return read_result(self.path / "result.json")
+    def result(self) -> RunResult | None:
+        """Its result, of any status; None where there is none or a broken one."""
+        with suppress(Fault):
+            return read_result(self.path / "result.json")
+        return None
+
+    def trained(self) -> TrainResult | None:
+        """Its result, if training left one."""
+        result = self.result()
+        return result if isinstance(result, TrainResult) else None
 
     def finished(self, *, tested: bool) -> bool:
-        """Whether nothing is left to do; with `tested`, test must have been read."""
+        """True if nothing is left to do; with `tested`, test must have been read."""
         result = self.result()
-        return result is not None and is_complete(result, tested=tested)
+        return result is not None and result.is_complete(tested=tested)
 
-    def placeholder_result(self, status: str = "missing") -> dict[str, Any]:
-        """What stands in a table in place of a result that does not exist."""
-        named = {"task": self.cfg.task.name, "model": self.cfg.model.name, "seed": self.seed}
-        return {"run_id": self.run_id, "identity": self.known, "status": status, **named}
+    def placeholder_result(self, status: str = "missing") -> TrainResult:
+        """The result that stands in a table for a run without one."""
+        return TrainResult(
+            job="train",
+            run_id=self.run_id,
+            model=self.cfg.model.name,
+            task=self.cfg.task.name,
+            seed=self.seed,
+            identity=self.known,
+            status=status,
+            method=self.cfg.method.name,
+            rank=self.rank,
+        )
+
+    @property
+    def rank(self) -> int | None:
+        """Rank of its adapter; None for a method that trains the full model."""
+        return self.cfg.rank if self.cfg.method.trains == "adapter" else None
 
 
 @dataclass
@@ -120,7 +143,7 @@ class SweepRuns:
             return tried[0][0].candidate
         if not all(job.finished(tested=False) for jobs in tried for job in jobs):
             return None
-        best = choose([[result for job in jobs if (result := job.result())] for jobs in tried], self.select)
+        best = choose([[result for job in jobs if (result := job.trained())] for jobs in tried], self.select)
         return None if best is None else tried[best][0].candidate
 
     def seeds_of(self, i: int) -> list[PlannedRun]:
@@ -135,7 +158,7 @@ class SweepRuns:
         return hashlib.sha256(repr((ids, self.plan.seeds, self.select)).encode()).hexdigest()[:6]
 
     def folder(self, cfg: DictConfig) -> Path:
-        """Where the sweep's plan, tables, figures and page go."""
+        """Folder of the sweep's plan, tables, figures and page."""
         return Path(cfg.runtime.root) / "sweeps" / f"{cfg.sweep.name}-{cfg.scale}-{self.digest}"
 
     def run(self, launch: Launch) -> list[PlannedRun]:
@@ -173,7 +196,7 @@ class SweepRuns:
         return self._jobs[tuple(words)]
 
     def _composed(self, row: PlannedRow, candidate: dict[str, Any], seed: int) -> DictConfig:
-        """What Hydra composes from the words of one run.
+        """The configuration that Hydra composes from the words of one run.
 
         A composition takes a third of a second, and a plan has hundreds of runs: each choice of a file is composed
         once, alone, and its node is put in place; values are set, those of a row once.

@@ -1,16 +1,18 @@
-"""The choice of stage one: which configuration did best on dev. No torch."""
+"""The choice of stage one: the configuration that did best on dev. No torch."""
 
 import math
 import statistics
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
+
+from zo_runner.records.result import TrainResult
+from zo_runner.tasks.metrics import metric_of
 
 # Points of a run whose dev score can choose.
 POINTS = ("best", "last")
 
 
-def choose(tried: Sequence[Sequence[Mapping[str, Any]]], point: str) -> int | None:
-    """Which configuration did best on dev: the mean over the tuning seeds of the task's first metric, then of the loss.
+def choose(tried: Sequence[Sequence[TrainResult]], point: str) -> int | None:
+    """The configuration that did best on dev: by the mean over the tuning seeds of the first metric, then of the loss.
 
     A configuration with a diverged run loses to every one without. Test is not looked at.
 
@@ -26,11 +28,16 @@ def choose(tried: Sequence[Sequence[Mapping[str, Any]]], point: str) -> int | No
     return best if math.isfinite(scores[best][0]) else None
 
 
-def _score(results: Sequence[Mapping[str, Any]], point: str) -> tuple[float, float]:
-    if not results or any(result["status"] != "done" for result in results):
+def _score(results: Sequence[TrainResult], point: str) -> tuple[float, float]:
+    """Mean score and mean negative loss, larger is better; -inf where a run diverged or has none."""
+    found = [
+        (metric_of(result.metric).order(score), -loss)
+        for result in results
+        if result.status == "done"
+        and (score := result.score("dev", point)) is not None
+        and (loss := result.score("dev", point, "loss")) is not None
+        and math.isfinite(score + loss)
+    ]
+    if not found or len(found) < len(results):
         return -math.inf, -math.inf
-    metric = results[0]["metric"]
-    sign = -1.0 if metric == "perplexity" else 1.0
-    points = [result["metrics"]["dev"][point] for result in results]
-    score = sign * statistics.fmean(p[metric] for p in points), -statistics.fmean(p["loss"] for p in points)
-    return score if all(map(math.isfinite, score)) else (-math.inf, -math.inf)
+    return statistics.fmean(score for score, _ in found), statistics.fmean(loss for _, loss in found)

@@ -12,12 +12,13 @@ from zo_runner.config import validation
 from zo_runner.config.overrides import Raw
 from zo_runner.errors import Fault, UserError
 from zo_runner.jobs.console import complain, quiet, say, trace
-from zo_runner.jobs.dispatch import carry_out, closing_line
+from zo_runner.jobs.dispatch import carry_out
 from zo_runner.jobs.sweeps import outputs
 from zo_runner.jobs.sweeps.dry_run import outline
 from zo_runner.jobs.sweeps.plan import plan
 from zo_runner.jobs.sweeps.runs import PlannedRun, SweepRuns
 from zo_runner.records.locks import Busy
+from zo_runner.reporting.summary_line import closing_line
 
 # Keys of the command line that say what the sweep is, and not what a run is.
 _OWN = ("+sweeps", "scale", "job")
@@ -57,8 +58,9 @@ def conclude(runs: SweepRuns, cfg: DictConfig, failed: Sequence[PlannedRun]) -> 
     for sentence in refused:
         complain(sentence)
     for job in failed:
-        error = (job.result() or {}).get("error") or "no result"
-        complain(f"failed: {job.row.label} {job.candidate or ''} seed={job.seed}: {error}")
+        result = job.result()
+        error = result and result.error
+        complain(f"failed: {job.row.label} {job.candidate or ''} seed={job.seed}: {error or 'no result'}")
     if failed or refused:
         raise UserError(f"{len(failed)} runs failed and {len(refused)} tables were refused.")
 

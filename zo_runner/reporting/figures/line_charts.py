@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -38,14 +38,6 @@ _MARKED = 12  # markers on a line
 _FEW = 6  # lines whose bands can be told apart
 
 
-class Interval(NamedTuple):
-    """A mean and the ends of its t-interval."""
-
-    mean: float
-    low: float
-    high: float
-
-
 @dataclass(frozen=True)
 class ChartPoint:
     """A mean over n seeds at x, with its t-interval, which has no width for n = 1.
@@ -65,8 +57,8 @@ class ChartPoint:
     n: int
 
 
-def interval(values: Sequence[float]) -> Interval:
-    """Mean and 95 % t-interval over seeds; a single value is its own interval.
+def interval(values: Sequence[float]) -> tuple[float, float, float]:
+    """Mean and both ends of its 95 % t-interval over seeds; a single value is its own interval.
 
     Raises:
         ValueError: no value, or one that is not finite.
@@ -74,7 +66,7 @@ def interval(values: Sequence[float]) -> Interval:
     if not values or not all(map(math.isfinite, values)):
         raise ValueError(f"Invalid values: {list(values)!r}. Must be at least one, all finite.")
     mean, sd = statistics.mean_sd(values)
-    return Interval(mean, mean, mean) if math.isnan(sd) else Interval(mean, *statistics.interval(values))
+    return (mean, mean, mean) if math.isnan(sd) else (mean, *statistics.interval(values))
 
 
 def rank_curve(
@@ -110,14 +102,13 @@ def progress_curve(
     *,
     ylabel: str,
     title: str,
-    log: bool = False,
     methods: Mapping[str, str] | None = None,
     note: str = "",
 ) -> "Figure":
-    """One line per label against charged queries; arguments as for `rank_curve`, `log` for a logarithmic y axis."""
+    """One line per label against charged queries; arguments as for `rank_curve`."""
     from matplotlib.ticker import MaxNLocator, StrMethodFormatter
 
-    figure, axes = _draw(series, ylabel=ylabel, title=title, methods=methods, note=note, log=log)
+    figure, axes = _draw(series, ylabel=ylabel, title=title, methods=methods, note=note)
     axes.set_xlabel("queries, training and calibration")
     axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
     axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
@@ -176,7 +167,6 @@ def _draw(
     title: str,
     methods: Mapping[str, str] | None,
     note: str,
-    log: bool = False,
 ) -> tuple["Figure", "Axes"]:
     """A figure large enough for its legend and note, with every line in it."""
     from matplotlib.figure import Figure
@@ -192,19 +182,17 @@ def _draw(
     axes.set_title(textwrap.fill(_plain(title), int(width * 9)), loc="left", fontsize=10)
     axes.set_ylabel(_plain(ylabel))
     axes.grid(visible=True, linewidth=0.5, alpha=0.4)
-    if log:
-        axes.set_yscale("log")
     handles = []
     alpha = 0.15 if len(series) <= _FEW else 0.07  # bands over bands hide the lines
     drawn: list[ChartPoint] = []
     styles = looks([(methods or {}).get(label, label) for label in series])
     for (_label, points), look in zip(series.items(), styles, strict=True):
-        shown = [point for point in points if math.isfinite(point.mean) and (point.mean > 0 or not log)]
+        shown = [point for point in points if math.isfinite(point.mean)]
         handles.append(_line(axes, shown, look, alpha))
         drawn += shown
     if lost := sum(map(len, series.values())) - len(drawn):
         lines.append(f"Not drawn: {lost} point{'s' if lost > 1 else ''} outside the axis' numbers.")
-    _limit(axes, drawn, log)
+    _limit(axes, drawn)
     if handles:
         figure.legend(handles, names.values(), loc="outside right upper", frameon=False, fontsize=9, handlelength=3)
     if lines:
@@ -233,7 +221,7 @@ def _line(axes: "Axes", points: Sequence[ChartPoint], look: Mapping[str, Any], a
     return line
 
 
-def _limit(axes: "Axes", points: Sequence[ChartPoint], log: bool) -> None:
+def _limit(axes: "Axes", points: Sequence[ChartPoint]) -> None:
     """Let the axis hold every mean, and bands as far as they leave the means a third of it.
 
     A t-interval of two seeds may be many times wider than all differences between lines.
@@ -242,15 +230,12 @@ def _limit(axes: "Axes", points: Sequence[ChartPoint], log: bool) -> None:
         axes.set_yticks([])
         return
     means = [point.mean for point in points]
-    ends = [end for point in points for end in (point.low, point.high) if math.isfinite(end) and (end > 0 or not log)]
-    if log:
-        means, ends = [[math.log10(value) for value in values] for values in (means, ends)]
+    ends = [end for point in points for end in (point.low, point.high) if math.isfinite(end)]
     low, high = min(means), max(means)
     room = high - low or math.inf
     low, high = max(min([*ends, low]), low - room), min(max([*ends, high]), high + room)
-    margin = 0.05 * (high - low) or (0.1 if log else 0.05 * abs(high) or 1.0)
-    low, high = low - margin, high + margin
-    axes.set_ylim(*((10**low, 10**high) if log else (low, high)))
+    margin = 0.05 * (high - low) or 0.05 * abs(high) or 1.0
+    axes.set_ylim(low - margin, high + margin)
 
 
 def _plain(text: str) -> str:

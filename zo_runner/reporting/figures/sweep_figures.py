@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zo_runner.errors import invalid, one_of
-from zo_runner.records.run_directory import read_lines
+from zo_runner.records.json_files import read_lines
+from zo_runner.records.result import TrainResult
 from zo_runner.reporting.figures.line_charts import ChartPoint, interval, noise_curve, progress_curve, rank_curve
 from zo_runner.reporting.figures.style import save, settings
-from zo_runner.reporting.tables.aggregate import is_number
 from zo_runner.reporting.tables.statistics import LEVEL
+from zo_runner.tasks.metrics import Metric, metric_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -30,13 +31,13 @@ class Curve:
     """One row of a sweep: all seeds of one configuration.
 
     Attributes:
-        label: what a person calls the row.
+        label: name of the row in the legend.
         method: its method's name.
         rank: None for a method without one.
         x: its other coordinates, by dotted key, such as {"noise.std": 1e-4}.
         task: its task's name.
         model: its model's name.
-        results: result.json of the seeds that finished with status "done".
+        results: of the seeds that finished with status "done".
         runs: run directories of the same seeds.
         diverged: number of seeds that diverged.
         missing: number of seeds without a finished result.
@@ -48,7 +49,7 @@ class Curve:
     x: Mapping[str, Any]
     task: str
     model: str
-    results: Sequence[Mapping[str, Any]]
+    results: Sequence[TrainResult]
     runs: Sequence[Path]
     diverged: int
     missing: int
@@ -75,9 +76,9 @@ def _history(run: Path, key: str) -> dict[float, float]:
 
 
 def _number(value: Any) -> float:
-    """A number as it is, where a float can hold it; NaN for anything else."""
+    """A number, where a float can hold it; NaN for anything else, True included."""
     try:
-        return float(value) if is_number(value) else math.nan
+        return float(value) if type(value) in (int, float) else math.nan
     except OverflowError:
         return math.nan
 
@@ -131,7 +132,7 @@ def _unused(name: str, taken: Container[str], form: str) -> str:
 
 
 class _Notes:
-    """What is not drawn, by reason: which rows, and how many runs of each."""
+    """Rows that are not drawn, by reason, with the number of their runs."""
 
     def __init__(self, rows: Iterable[Curve]) -> None:
         self._found: dict[str, Counter[str]] = defaultdict(Counter)
@@ -160,35 +161,32 @@ class _Notes:
         return "\n".join(lines)
 
 
-def _metric(rows: Sequence[Curve]) -> tuple[str, float, str]:
-    """The task's metric as in result.json, the factor that brings it to the axis, and the axis' words."""
-    name = next((str(result["metric"]) for row in rows for result in row.results), "score")
-    words = name.replace("_", " ")
-    return (name, 1.0, words) if name == "perplexity" else (name, 100.0, f"{words} (%)")
+def _metric(rows: Sequence[Curve]) -> Metric:
+    return metric_of(next((result.metric for row in rows for result in row.results), "score"))
 
 
-def _mean(row: Curve, x: float, values: Sequence[object], what: str, notes: _Notes) -> ChartPoint | None:
-    finite = [value for value in values if isinstance(value, int | float) and math.isfinite(value)]
+def _mean(row: Curve, x: float, values: Sequence[float], what: str, notes: _Notes) -> ChartPoint | None:
+    finite = [value for value in values if math.isfinite(value)]
     notes.add(f"without a finite {what}", row, len(values) - len(finite))
     return ChartPoint(x, *interval(finite), len(finite)) if finite else None
 
 
 def _test_best(rows: Sequence[Curve], axis: str, draw: Callable[..., "Figure"]) -> "Figure | None":
-    metric, factor, words = _metric(rows)
+    metric = _metric(rows)
 
     def read(row: Curve, x: float, notes: _Notes) -> ChartPoint | None:
-        found = [result["metrics"].get("test", {}).get("best", {}).get(metric) for result in row.results]
-        scaled = [value * factor if isinstance(value, int | float) else value for value in found]
-        return _mean(row, x, scaled, f"test {metric.replace('_', ' ')}", notes)
+        found = [result.score("test", "best", metric.name) for result in row.results]
+        scaled = [math.nan if value is None else value * metric.scale for value in found]
+        return _mean(row, x, scaled, f"test {metric.words}", notes)
 
-    return _against(rows, axis, read, draw, f"test {words}, best on dev")
+    return _against(rows, axis, read, draw, f"test {metric.axis}, best on dev")
 
 
 def _fd_snr(rows: Sequence[Curve]) -> "Figure | None":
     infinite = {math.inf: "infinite FD-SNR (no noise)", -math.inf: "no signal above the noise (-∞ dB)"}
 
     def read(row: Curve, x: float, notes: _Notes) -> ChartPoint | None:
-        values = [result.get("signal", {}).get("zo/fd_snr_db") for result in row.results]
+        values = [result.fd_snr_db for result in row.results]
         for value, reason in infinite.items():
             notes.add(f"not drawn, {reason}", row, values.count(value))
         # A mean with an infinite value is infinite; a mean of the others would be too favourable.
@@ -245,8 +243,8 @@ def _queries(rows: Sequence[Curve], key: str, factor: float, ylabel: str) -> "Fi
 
 
 def _metric_against_queries(rows: Sequence[Curve]) -> "Figure":
-    metric, factor, words = _metric(rows)
-    return _queries(rows, f"dev/{metric}", factor, f"dev {words}")
+    metric = _metric(rows)
+    return _queries(rows, f"dev/{metric.name}", metric.scale, f"dev {metric.axis}")
 
 
 _KINDS: dict[str, Callable[[Sequence[Curve]], "Figure | None"]] = {

@@ -6,19 +6,14 @@ scores are averaged; the others are counted.
 
 import hashlib
 import json
-import math
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from zo_runner.records.run_directory import encode
-
-FINISHED = ("done", "diverged")
-
-# What a finished run must have scored. Test may be unread; where it is read, both of its points are.
-_DEV = ("zero_shot", "best", "last")
-_TEST = ("best", "last")
+from zo_runner.records.json_files import encode
+from zo_runner.records.result import TrainResult
+from zo_runner.tasks.metrics import metric_of
 
 # Parts of a run's identity that have columns of their own.
 SHOWN = ("rank", "method.lr", "method.eps", "method.name")
@@ -33,17 +28,17 @@ class ResultRow:
         identity: flattened identity without seeds.
         done: results that are averaged: budget spent, scores whole and finite, seed unambiguous.
         diverged: results whose loss stopped being a number.
-        invalid: results that say "done" and lack a finite score, and runs of which there are two for one seed.
+        invalid: results with status done and without a finite score, and those of which there are two for one seed.
         missing: number of runs of this configuration without a finished result.
-        clashes: runs that contradict each other, a phrase each: two of one seed, or two contents of one run.
-        flaws: what is wrong with the other invalid runs, a phrase each.
+        clashes: seeds with several results, a phrase each.
+        flaws: of the other invalid runs, a phrase each.
     """
 
     key: str
     identity: dict[str, Any]
-    done: tuple[dict[str, Any], ...] = ()
-    diverged: tuple[dict[str, Any], ...] = ()
-    invalid: tuple[dict[str, Any], ...] = ()
+    done: tuple[TrainResult, ...] = ()
+    diverged: tuple[TrainResult, ...] = ()
+    invalid: tuple[TrainResult, ...] = ()
     missing: int = 0
     clashes: tuple[str, ...] = ()
     flaws: tuple[str, ...] = ()
@@ -63,37 +58,25 @@ class ResultRow:
         """Method and rank."""
         return self.method if self.rank is None else f"{self.method} rank={self.rank}"
 
-    @property
-    def finished(self) -> tuple[dict[str, Any], ...]:
-        """Every result that is there, whatever it says."""
-        return (*self.done, *self.diverged, *self.invalid)
 
-
-def sections(results: Iterable[Mapping[str, Any]]) -> dict[tuple[str, str], list[ResultRow]]:
+def sections(results: Sequence[TrainResult]) -> dict[tuple[str, str], list[ResultRow]]:
     """Rows by (task, model), in the order of method and rank.
 
     Args:
-        results: of any status. A result that is given twice counts once. One that only says "missing" stands for a run
+        results: of any status. A result that is given twice counts once. One with status "missing" stands for a run
             that does not exist, and yields to the run where that is given too.
     """
-    given = [dict(result) for result in results]
-    contested = _contested(given)
-    grouped: dict[tuple[str, str], dict[str, list[dict[str, Any]]]] = defaultdict(lambda: defaultdict(list))
-    for result in given:
-        grouped[result["task"], result["model"]][configuration(result["identity"])].append(result)
+    grouped: dict[tuple[str, str], dict[str, list[TrainResult]]] = defaultdict(lambda: defaultdict(list))
+    for result in results:
+        grouped[result.task, result.model][configuration(result.identity)].append(result)
     return {
-        section: sorted((_row(key, members, _own(contested, members)) for key, members in rows.items()), key=_position)
+        section: sorted((_row(key, members) for key, members in rows.items()), key=_position)
         for section, rows in sorted(grouped.items())
     }
 
 
-def _own(contested: Mapping[str, int], members: Iterable[Mapping[str, Any]]) -> dict[str, int]:
-    ids = {str(result["run_id"]) for result in members}
-    return {run: count for run, count in contested.items() if run in ids}
-
-
 def configuration(identity: Mapping[str, Any]) -> str:
-    """What all seeds of one row share: a hash of the identity without seeds."""
+    """Hash of an identity without seeds, which all runs of one row share."""
     return hashlib.sha256(json.dumps(_without_seeds(identity), sort_keys=True).encode()).hexdigest()
 
 
@@ -121,7 +104,7 @@ def differing(rows: Iterable[ResultRow]) -> list[str]:
 
 
 def labels(rows: Iterable[ResultRow]) -> dict[str, str]:
-    """How sentences call rows, by their key: method and rank, and whatever else it takes to tell them apart."""
+    """Names of rows in sentences, by key: method and rank, and whatever else it takes to tell them apart."""
     alike: dict[str, list[ResultRow]] = defaultdict(list)
     for row in rows:
         alike[row.label].append(row)
@@ -132,97 +115,31 @@ def labels(rows: Iterable[ResultRow]) -> dict[str, str]:
     }
 
 
-def seed_of(result: Mapping[str, Any]) -> str:
-    """The seed, and every random stream that does not follow it: what two runs of a row must not share."""
-    seed, streams = result["seed"], result["identity"].get("seeds", {})
-    own = {name: value for name, value in sorted(streams.items()) if value != seed}
-    return " ".join([str(seed), *(f"{name}={value}" for name, value in own.items())])
-
-
-def _row(key: str, members: list[dict[str, Any]], contested: Mapping[str, int]) -> ResultRow:
-    finished, missing = _finished(members)
-    seeds: dict[str, list[dict[str, Any]]] = defaultdict(list)
-    for result in finished:
-        seeds[seed_of(result)].append(result)
-    kinds: dict[str, list[dict[str, Any]]] = {"done": [], "diverged": [], "invalid": []}
-    clashes = [f"run {run} is there with {n} different results" for run, n in contested.items()]
-    flaws: list[str] = []
+def _row(key: str, members: list[TrainResult]) -> ResultRow:
+    unique = {json.dumps(encode(result.to_dict()), sort_keys=True): result for result in members if result.finished}
+    seeds: dict[str, list[TrainResult]] = defaultdict(list)
+    for _, result in sorted(unique.items(), key=lambda item: (item[1].seed, item[1].run_id, item[0])):
+        seeds[result.streams].append(result)
+    kinds: dict[str, list[TrainResult]] = {"done": [], "diverged": [], "invalid": []}
+    clashes, flaws = [], []
     for seed, same in seeds.items():
-        ids = sorted({str(result["run_id"]) for result in same})
-        if len(ids) > 1:
-            clashes.append(f"seed {seed} is there {len(ids)} times (runs {', '.join(ids)})")
-        if len(ids) > 1 or ids[0] in contested:
+        ids = ", ".join(dict.fromkeys(result.run_id for result in same))
+        if len(same) > 1:
             kinds["invalid"] += same
-        elif same[0]["status"] == "diverged":
+            clashes.append(f"seed {seed} is there {len(same)} times (runs {ids})")
+        elif same[0].status == "diverged":
             kinds["diverged"] += same
-        elif wrong := flaw(same[0]):
+        elif wrong := same[0].flaw(metric_of(same[0].metric).most):
             kinds["invalid"] += same
-            flaws.append(f"run {ids[0]} (seed {seed}) says done and {wrong}")
+            flaws.append(f"run {ids} (seed {seed}) says done and {wrong}")
         else:
             kinds["done"] += same
-    results = {kind: tuple(found) for kind, found in kinds.items()}
-    identity = flatten(_without_seeds(members[0]["identity"]))
-    return ResultRow(key, identity, **results, missing=missing, clashes=tuple(clashes), flaws=tuple(flaws))
-
-
-def _finished(members: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], int]:
-    """Finished results by seed, each once; and how many runs have none."""
-    unique = {_content(result): result for result in members if result["status"] in FINISHED}
-    found = sorted(unique.items(), key=lambda item: (item[1]["seed"], str(item[1]["run_id"]), item[0]))
-    missing = {str(result["run_id"]) for result in members} - {str(result["run_id"]) for result in unique.values()}
-    return [result for _, result in found], len(missing)
-
-
-def _contested(results: Iterable[Mapping[str, Any]]) -> dict[str, int]:
-    """Ids of runs of which there are finished results that differ, and how many."""
-    versions: dict[str, set[str]] = defaultdict(set)
-    for result in results:
-        if result["status"] in FINISHED:
-            versions[str(result["run_id"])].add(_content(result))
-    return {run: len(contents) for run, contents in sorted(versions.items()) if len(contents) > 1}
-
-
-def _content(result: Mapping[str, Any]) -> str:
-    return json.dumps(encode(result), sort_keys=True)
-
-
-def flaw(result: Mapping[str, Any]) -> str:
-    """Why a result that says "done" cannot be averaged; "" where it can."""
-    metric = result.get("metric")
-    if not isinstance(metric, str):
-        return "names no metric"
-    for split, points in (("dev", _DEV), ("test", _TEST)):
-        if split == "test" and not read(result, "metrics", "test"):
-            continue  # not read, which is no flaw
-        for point in points:
-            score, loss = (read(result, "metrics", split, point, name) for name in (metric, "loss"))
-            most = math.inf if metric == "perplexity" else 1.0
-            if not is_number(score) or not 0 <= score <= most or math.isinf(score):
-                return f"has {split} {point} {metric} {score!r}"
-            if not is_number(loss) or not math.isfinite(loss):
-                return f"has {split} {point} loss {loss!r}"
-    for purpose in ("train", "calibration"):
-        count = read(result, "queries", purpose)
-        if not is_number(count) or not 0 <= count < math.inf:
-            return f"has queries.{purpose} {count!r}"
-    return ""
-
-
-def read(result: Any, *path: str) -> Any:
-    """What stands at a path of keys, None where it leads nowhere."""
-    for key in path:
-        if not isinstance(result, Mapping):
-            return None
-        result = result.get(key)
-    return result
-
-
-def is_number(value: Any) -> bool:
-    """Whether it is an int or a float; NaN is one, True is none."""
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def amount(result: Mapping[str, Any], *path: str) -> float:
-    """The number at a path of keys, NaN where there is none."""
-    value = read(result, *path)
-    return float(value) if is_number(value) else math.nan
+    missing = {result.run_id for result in members} - {result.run_id for result in unique.values()}
+    return ResultRow(
+        key,
+        flatten(_without_seeds(members[0].identity)),
+        **{kind: tuple(found) for kind, found in kinds.items()},
+        missing=len(missing),
+        clashes=tuple(clashes),
+        flaws=tuple(flaws),
+    )

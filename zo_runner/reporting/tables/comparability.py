@@ -1,15 +1,15 @@
-"""May these rows stand in one table? What all must share, and what no run may have done. No torch."""
+"""Conditions that rows of one table must share, and reasons why some rows cannot be compared. No torch."""
 
 import json
 import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from zo_runner.config.schema import BUDGET_UNITS
-from zo_runner.errors import UserError
-from zo_runner.reporting.tables.aggregate import ResultRow, amount, differing, flatten, labels
+from zo_runner.records.result import TrainResult
+from zo_runner.reporting.tables.aggregate import ResultRow, differing, flatten, labels
 
 # Parts of a run's identity that all rows of a table must share.
 GRANTED = ("task", "model", "budget", "batch_size", "runtime")
@@ -26,7 +26,7 @@ _LONGEST = 80  # characters of a value in a sentence
 
 @dataclass(frozen=True)
 class Problem:
-    """Why rows cannot be compared.
+    """A reason why rows cannot be compared.
 
     Attributes:
         reason: a sentence without its end.
@@ -39,19 +39,10 @@ class Problem:
     rows: frozenset[str]
 
 
-def require_matched(rows: Sequence[ResultRow], match: str | None = None) -> None:
-    """Raise UserError with the first problem, if there is one."""
-    for problem in problems(rows, match):
-        raise UserError(refusal([problem]))
-
-
 def refusal(found: Sequence[Problem]) -> str:
-    """What a person is told of a table that is not made."""
-    return " ".join(["No table:", "; ".join(problem.reason for problem in found) + ".", *_hints(found)])
-
-
-def _hints(found: Sequence[Problem]) -> list[str]:
-    return list(dict.fromkeys(problem.hint for problem in found if problem.hint))
+    """The sentences about a table that is not made."""
+    hints = dict.fromkeys(problem.hint for problem in found if problem.hint)
+    return " ".join(["No table:", "; ".join(problem.reason for problem in found) + ".", *hints])
 
 
 def problems(rows: Sequence[ResultRow], match: str | None = None) -> list[Problem]:
@@ -100,8 +91,12 @@ def _unit(rows: Sequence[ResultRow], match: str | None) -> Iterator[Problem]:
 
 
 def _facts(rows: Sequence[ResultRow]) -> Iterator[Problem]:
-    """What the same identity must have led to, and does not where a model or a file was changed in its place."""
-    runs = {(row.key, str(result["run_id"])): _provenance(result) for row in rows for result in row.done}
+    """Differences in model or data files that were changed in their place, under one identity."""
+    runs = {
+        (row.key, result.run_id): {"metric": result.metric} | flatten({"provenance": result.provenance})
+        for row in rows
+        for result in row.done
+    }
     for name in sorted({name for facts in runs.values() for name in facts}):
         values = {run: json.dumps(facts[name]) if name in facts else "nothing" for run, facts in runs.items()}
         if odd := sorted(_apart(values)):
@@ -109,11 +104,6 @@ def _facts(rows: Sequence[ResultRow]) -> Iterator[Problem]:
             reason = f"its runs differ in {name}, though they were asked for the same ({which}, unlike the rest)"
             hint = "Run them again where there is one model and one data set."
             yield Problem(reason, hint, frozenset(key for key, _ in odd))
-
-
-def _provenance(result: Mapping[str, Any]) -> dict[str, Any]:
-    told = result.get("provenance")
-    return {"metric": result["metric"]} | flatten({"provenance": told if isinstance(told, dict) else {}})
 
 
 def _clashes(rows: Sequence[ResultRow]) -> Iterator[Problem]:
@@ -132,28 +122,20 @@ def _overspent(rows: Sequence[ResultRow]) -> Iterator[Problem]:
             yield Problem(reason, "", frozenset([row.key]))
 
 
-def _excess(row: ResultRow, result: Mapping[str, Any]) -> str:
-    """What a run spent of what, if that is too much, or nobody knows how much."""
+def _excess(row: ResultRow, result: TrainResult) -> str:
+    """The amount that a run spent beyond its budget, in words; "" if it kept to it."""
     for unit in BUDGET_UNITS:
         limit = row.identity.get(f"budget.{unit}")
         if limit is None:
             continue
-        spent = _spent(result, unit)
-        slack = 0.0
+        slack, seconds = 0.0, result.seconds
         if unit == "seconds":
-            seconds = (_OVER * limit, _STEPS_OVER * amount(result, "seconds", "step_median"))
-            slack = max(
-                value for value in (*seconds, amount(result, "seconds", "calibration")) if not math.isnan(value)
-            )
+            steps = _STEPS_OVER * seconds["step_median"]
+            slack = max(_OVER * limit, seconds["calibration"], 0.0 if math.isnan(steps) else steps)
+        spent = result.charged(unit)
         if not 0 <= spent <= limit + slack:
-            return f"run {result['run_id']}: {spent:g} of {limit:g} {unit}"
+            return f"run {result.run_id}: {spent:g} of {limit:g} {unit}"
     return ""
-
-
-def _spent(result: Mapping[str, Any], unit: str) -> float:
-    if unit == "tokens":
-        return amount(result, "tokens")
-    return amount(result, unit, "train") + amount(result, unit, "calibration")
 
 
 def _short(text: str) -> str:

@@ -7,14 +7,14 @@ from collections.abc import Collection, Sequence
 
 import pandas as pd
 
-from zo_runner.reporting.tables.aggregate import ResultRow, amount, read
+from zo_runner.reporting.tables.aggregate import ResultRow
 from zo_runner.reporting.tables.formats import number
 from zo_runner.reporting.tables.score_table import leading, leading_texts
 from zo_runner.reporting.tables.spec import Protocol
 from zo_runner.reporting.tables.statistics import mean_sd
 
-# column -> (where it stands in a result, title, factor, format)
-_COLUMNS: dict[str, tuple[tuple[str, ...], str, float, str]] = {
+# column -> (field of a result and key in it, title, factor, format)
+_COLUMNS: dict[str, tuple[tuple[str] | tuple[str, str], str, float, str]] = {
     "queries_train": (("queries", "train"), "queries train", 1, ".0f"),
     "queries_calibration": (("queries", "calibration"), "calibration", 1, ".0f"),
     "queries_noise": (("queries", "noise"), "noise", 1, ".0f"),
@@ -39,7 +39,7 @@ def numbers(
     """One line per row: means over its seeds, NaN where there is none or a seed does not say."""
     frame = leading(rows, protocol or Protocol(), unmatched)
     for name, (path, *_) in _COLUMNS.items():
-        frame[name] = [mean_sd([amount(result, *path) for result in row.done])[0] for row in rows]
+        frame[name] = [mean_sd([result.amount(*path) for result in row.done])[0] for row in rows]
     extra = frame["step_bytes"] - frame["inference_bytes"]
     frame["over_inference"] = extra / (frame["model_bytes"] + frame["inference_bytes"])
     return frame
@@ -55,12 +55,12 @@ def texts(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def caption(rows: Sequence[ResultRow]) -> str:
-    """What the columns mean, and what the peak memory is one of."""
-    told = {read(result, "peak_memory_of") for row in rows for result in row.done} - {None}
+    """Meaning of the columns, and the kind of memory that the peak is of."""
+    told = {result.peak_memory_of for row in rows for result in row.done} - {""}
     return (
         "Means over the n seeds. Examples, tokens and FLOPs (estimated) are those of charged queries, which are those "
         "of training and calibration; noise and evaluation are not charged. s/step is the median of a run. "
-        f"Peak memory: {'; '.join(sorted(map(str, told))) or 'not said what of'}. Bytes of tensors: the model with its "
+        f"Peak memory: {'; '.join(sorted(told)) or 'not said what of'}. Bytes of tensors: the model with its "
         "adapter; what a forward of the second step's batch adds; what that step adds, state included; and by how much "
         "of model and forward the step is over them."
     )

@@ -1,4 +1,4 @@
-"""Other people's numbers, from published.yaml, each with its paper and what differs from ours. No torch."""
+"""Other people's numbers, from published.yaml, each with its paper and its differences from ours. No torch."""
 
 import math
 from collections.abc import Sequence
@@ -14,7 +14,6 @@ from zo_runner.reporting.tables import formats
 
 HEADING = "### Published elsewhere (not comparable run by run)"
 FILE = Path(__file__).resolve().parent / "published.yaml"
-_TEXTS = ("paper", "model", "protocol", "difference")
 
 
 @dataclass(frozen=True)
@@ -22,13 +21,13 @@ class Block:
     """One published table.
 
     Attributes:
-        name: what a sweep calls it.
+        name: of the block, as in sweep.published.
         paper: authors, year, title and table, as far as they are known.
         arxiv: its number there, None where it is not known.
-        secondary: whether the numbers were read in a summary of the paper.
+        secondary: True if the numbers were read in a summary of the paper.
         model: base model.
         protocol: budget, batch size and search.
-        difference: what a reader must know before he compares it with a table of ours.
+        difference: from our tables.
         columns: tasks.
         rows: method -> a number per task, in percent, NaN where the paper has none.
     """
@@ -45,72 +44,41 @@ class Block:
 
     @property
     def source(self) -> str:
-        """Where the numbers come from, in one sentence."""
+        """Source of the numbers, in one sentence."""
         number = f", arXiv:{self.arxiv}" if self.arxiv else ""
         how = ", read in a summary of the paper" if self.secondary else ""
         return f"{self.paper}{number}{how}"
 
 
-def blocks(names: Sequence[str], file: Path = FILE) -> list[Block]:
+def blocks(names: Sequence[str]) -> list[Block]:
     """The blocks of these names, in this order.
 
-    Args:
-        names: keys of the file.
-        file: a YAML file; the package's own if not given.
-
     Raises:
-        UserError: an unknown name, or a block that is not whole.
+        UserError: an unknown name.
     """
     if not names:
         return []
-    data = OmegaConf.to_container(OmegaConf.load(file))
+    data = OmegaConf.to_container(OmegaConf.load(FILE))
     assert isinstance(data, dict)
     if unknown := [name for name in names if name not in data]:
         raise invalid("sweep.published", unknown[0], one_of(data))
     return [_block(name, data[name]) for name in names]
 
 
-def names(file: Path = FILE) -> list[str]:
+def names() -> list[str]:
     """Every name that `blocks` knows."""
-    return [str(name) for name in OmegaConf.load(file)]
+    return [str(name) for name in OmegaConf.load(FILE)]
 
 
-def _block(name: str, data: Any) -> Block:
-    place = f"published.{name}"
-    keys = {*_TEXTS, "arxiv", "secondary", "columns", "rows"}
-    if not isinstance(data, dict) or set(data) != keys:
-        raise invalid(place, sorted(data) if isinstance(data, dict) else data, f"a block of {', '.join(sorted(keys))}")
-    for key in _TEXTS:
-        if not isinstance(data[key], str) or not data[key].strip():
-            raise invalid(f"{place}.{key}", data[key], "a text")
-    if not isinstance(data["secondary"], bool):
-        raise invalid(f"{place}.secondary", data["secondary"], "true or false")
-    if not isinstance(data["arxiv"], str | None):
-        raise invalid(f"{place}.arxiv", data["arxiv"], "a text or null")
-    columns, rows = data["columns"], data["rows"]
-    if not isinstance(columns, list) or not columns or len({*map(str, columns)}) < len(columns):
-        raise invalid(f"{place}.columns", columns, "a list of different names")
-    if not isinstance(rows, dict) or not rows:
-        raise invalid(f"{place}.rows", rows, "methods with their numbers")
-    for method, values in rows.items():
-        if not isinstance(values, list) or len(values) != len(columns) or not all(map(_is_percentage, values)):
-            raise invalid(f"{place}.rows.{method}", values, f"{len(columns)} numbers from 0 to 100, or null")
-    told = {str(method): tuple(math.nan if v is None else float(v) for v in values) for method, values in rows.items()}
-    texts = {key: " ".join(data[key].split()) for key in _TEXTS}
-    return Block(
-        name=name,
-        arxiv=data["arxiv"],
-        secondary=data["secondary"],
-        columns=tuple(map(str, columns)),
-        rows=told,
-        **texts,
-    )
-
-
-def _is_percentage(value: Any) -> bool:
-    if value is None:
-        return True
-    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= 100
+def _block(name: str, data: dict[str, Any]) -> Block:
+    texts: dict[str, Any] = {
+        key: " ".join(data.pop(key).split()) for key in ("paper", "model", "protocol", "difference")
+    }
+    rows = {
+        method: tuple(math.nan if value is None else value for value in values)
+        for method, values in data.pop("rows").items()
+    }
+    return Block(name=name, columns=tuple(data.pop("columns")), rows=rows, **texts, **data)
 
 
 def frame(block: Block) -> pd.DataFrame:

@@ -1,4 +1,4 @@
-"""The main table of a task and a model: what every row reached, and at what price. No torch.
+"""The main table of a task and a model: scores, comparison with the baseline, and their price. No torch.
 
 Nothing in it depends on the machine: seconds and bytes stand in the table of costs.
 """
@@ -10,13 +10,14 @@ from typing import Any
 
 import pandas as pd
 
-from zo_runner.reporting.tables.aggregate import SHOWN, ResultRow, amount, differing, labels
+from zo_runner.reporting.tables.aggregate import SHOWN, ResultRow, differing, labels
 from zo_runner.reporting.tables.comparability import granted_differences
 from zo_runner.reporting.tables.formats import number
 from zo_runner.reporting.tables.spec import Protocol, Search
-from zo_runner.reporting.tables.statistics import counterpart, interval, mean_sd, paired, scores
+from zo_runner.reporting.tables.statistics import counterpart, interval, mean_sd, paired, scores_by_seed
+from zo_runner.tasks.metrics import Metric, metric_of
 
-# column -> where it stands in a result's metrics, and its title
+# column -> split and point of a result's metrics, and its title
 SCORES = {
     "zero_shot_dev": ("dev", "zero_shot", "zero-shot dev"),
     "dev_best": ("dev", "best", "dev (best)"),
@@ -45,16 +46,16 @@ def numbers(
     for kind in TROUBLE:
         frame[kind] = [row.missing if kind == "missing" else len(getattr(row, kind)) for row in rows]
     for name, (split, point, _) in SCORES.items():
-        values = [list(scores(row, split, point).values()) for row in rows]
+        values = [list(scores_by_seed(row, split, point).values()) for row in rows]
         _spread(frame, name, values)
         frame[f"{name}_low"], frame[f"{name}_high"] = zip(*map(interval, values), strict=True)
     if protocol.baseline is not None:
         frame = frame.join(_paired(rows, protocol.baseline, unmatched))
-    frame["queries"] = [mean_sd([_charged(result) for result in row.done])[0] for row in rows]
+    frame["queries"] = [mean_sd([result.charged("queries") for result in row.done])[0] for row in rows]
     for name in ("configurations", "seeds", "queries"):
         found = (protocol.searches.get(row.key) for row in rows)
         frame[f"search_{name}"] = [getattr(search, name) if search else 0 for search in found]
-    _spread(frame, "fd_snr_db", [[amount(result, "signal", "zo/fd_snr_db") for result in row.done] for row in rows])
+    _spread(frame, "fd_snr_db", [[result.fd_snr_db for result in row.done] for row in rows])
     return frame
 
 
@@ -62,12 +63,8 @@ def _spread(frame: pd.DataFrame, name: str, values: Sequence[Sequence[float]]) -
     frame[name], frame[f"{name}_sd"] = zip(*map(mean_sd, values), strict=True)
 
 
-def _charged(result: Mapping[str, Any]) -> float:
-    return amount(result, "queries", "train") + amount(result, "queries", "calibration")
-
-
 def leading(rows: Sequence[ResultRow], protocol: Protocol, unmatched: Collection[str] = ()) -> pd.DataFrame:
-    """What a row is: method, rank, whatever else sets rows apart, what was tuned, and the number of averaged seeds."""
+    """The first columns: method, rank, whatever else sets rows apart, what was tuned, and the number of seeds."""
     searches: list[Mapping[str, Any]] = [getattr(protocol.searches.get(row.key), "chosen", {}) for row in rows]
     extra = _differing(rows)
     tuned = sorted({key for chosen in searches for key in chosen} - {*extra, *SHOWN})
@@ -97,13 +94,13 @@ def _differing(rows: Sequence[ResultRow]) -> list[str]:
 def _used(row: ResultRow, name: str) -> Any:
     """A number, or "auto" with the mean of what the seeds' calibrations chose."""
     given = row.identity.get(f"method.{name}")
-    values = [value for result in (*row.done, *row.diverged) if math.isfinite(value := amount(result, name))]
+    values = [value for result in (*row.done, *row.diverged) if math.isfinite(value := result.amount(name))]
     return f"{given}: {mean_sd(values)[0]:.2g}" if given == "auto" and values else given
 
 
 def compared(rows: Sequence[ResultRow]) -> str:
     """The column that rows are paired on: test at the best point on dev, or that point of dev where test is unread."""
-    return "test_best" if any(scores(row, "test", "best") for row in rows) else "dev_best"
+    return "test_best" if any(scores_by_seed(row, "test", "best") for row in rows) else "dev_best"
 
 
 def _paired(rows: Sequence[ResultRow], baseline: str, unmatched: Collection[str]) -> pd.DataFrame:
@@ -114,9 +111,9 @@ def _paired(rows: Sequence[ResultRow], baseline: str, unmatched: Collection[str]
         other = counterpart(row, rows, baseline)
         if isinstance(other, ResultRow) and {row.key, other.key} & set(unmatched):
             other = f"it and its row of {baseline} do not match"
-        ours, theirs = (scores(one, split, point) if isinstance(one, ResultRow) else {} for one in (row, other))
-        lower = any(result["metric"] == "perplexity" for result in row.done)
-        found = paired(ours, theirs, lower_is_better=lower)
+        ours, theirs = (scores_by_seed(one, split, point) if isinstance(one, ResultRow) else {} for one in (row, other))
+        higher = all(metric_of(result.metric).higher_is_better for result in row.done)
+        found = paired(ours, theirs, higher_is_better=higher)
         unpaired = other if isinstance(other, str) else ("" if found.n else "they share no seed with a score")
         names = ("n", "wins", "ties", "losses", "difference", "low", "high", "p")
         line = {"paired_with": baseline, "paired_on": compared(rows)}
@@ -125,7 +122,7 @@ def _paired(rows: Sequence[ResultRow], baseline: str, unmatched: Collection[str]
 
 
 def notes(rows: Sequence[ResultRow], frame: pd.DataFrame, protocol: Protocol) -> list[str]:
-    """What a reader of the table must know beside it, a sentence each."""
+    """Sentences below the table: invalid runs, pairs, searches."""
     called = labels(rows)
     invalid = [(called[row.key], what) for row in rows for what in (*row.clashes, *row.flaws)]
     found = [f"Invalid, and not averaged: {label}: {what}." for label, what in invalid]
@@ -153,24 +150,23 @@ def _search_notes(rows: Sequence[ResultRow], searches: Mapping[str, Search]) -> 
         yield f"Rows did not try the same number of configurations ({told})."
 
 
-def texts(frame: pd.DataFrame, metric: str = "accuracy", *, baseline: str = "", limits: bool = True) -> pd.DataFrame:
-    """The table as a person reads it: scores in percent but for perplexity, columns of trouble where there is some.
+def texts(frame: pd.DataFrame, metric: Metric, *, baseline: str = "", limits: bool = True) -> pd.DataFrame:
+    """The table as a person reads it, with columns of trouble where there is some.
 
     Args:
         frame: what `numbers` returns.
         metric: the task's first metric.
         baseline: what the rows are paired with.
-        limits: whether the limits of a mean stand beside it.
+        limits: True to write the limits of a mean beside it.
     """
     shown = leading_texts(frame)
     shown |= {kind: [str(count) for count in frame[kind]] for kind in TROUBLE if frame[kind].any()}
-    scale, digits, unit = (1, 2, " perplexity") if metric == "perplexity" else (100, 1, " %")
     rows = frame.to_dict("records")
     for name, (_, _, title) in SCORES.items():
         first, *rest = title.rsplit(" (", 1)
-        shown[" (".join([f"{first}{unit}", *rest])] = [_score(row, name, scale, digits, limits) for row in rows]
+        shown[" (".join([f"{first} {metric.unit}", *rest])] = [_score(row, name, metric, limits) for row in rows]
     if "unpaired" in frame:
-        shown |= _paired_texts(rows, baseline, scale, digits)
+        shown |= _paired_texts(rows, baseline, metric)
     shown["queries"] = [number(row["queries"], ".0f") for row in rows]
     shown["search cost"] = [_search(row) for row in rows]
     shown["FD-SNR dB"] = [_mean_sd(row["fd_snr_db"], row["fd_snr_db_sd"], "z.1f") for row in rows]
@@ -193,12 +189,12 @@ def _plain(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def _score(row: Mapping[Any, Any], name: str, scale: float, digits: int, limits: bool) -> str:
-    mean, sd, low, high = (row[f"{name}{end}"] * scale for end in ("", "_sd", "_low", "_high"))
+def _score(row: Mapping[Any, Any], name: str, metric: Metric, limits: bool) -> str:
+    mean, sd, low, high = (row[f"{name}{end}"] * metric.scale for end in ("", "_sd", "_low", "_high"))
     if math.isnan(mean):
         # A row whose runs did not finish says so; one whose test was not read has nothing to say.
         return "-" if row["n"] else next((kind for kind in TROUBLE if row[kind]), "-")
-    form = f"z.{digits}f"
+    form = f"z.{metric.digits}f"
     ends = f" [{number(low, form)}, {number(high, form)}]" if limits and not math.isnan(low) else ""
     return _mean_sd(mean, sd, form) + ends
 
@@ -207,10 +203,11 @@ def _mean_sd(mean: float, sd: float, form: str) -> str:
     return number(mean, form) + ("" if math.isnan(sd) else f" ± {number(sd, form)}")
 
 
-def _paired_texts(rows: Sequence[Mapping[Any, Any]], baseline: str, scale: float, digits: int) -> dict[str, list[str]]:
+def _paired_texts(rows: Sequence[Mapping[Any, Any]], baseline: str, metric: Metric) -> dict[str, list[str]]:
+    scale = metric.scale
     counts, differences, chances = [], [], []
     for row in rows:
-        low, high, form = row["paired_low"], row["paired_high"], f"+z.{digits}f"
+        low, high, form = row["paired_low"], row["paired_high"], f"+z.{metric.digits}f"
         ends = "" if math.isnan(low) else f" [{number(low * scale, form)}, {number(high * scale, form)}]"
         differences.append(number(row["paired_difference"] * scale, form) + ends)
         record = f"{row['paired_wins']}/{row['paired_ties']}/{row['paired_losses']}"

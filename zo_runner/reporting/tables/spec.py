@@ -1,4 +1,4 @@
-"""How a table is to be made: what rows must share, what they are paired with, what was spent on finding them."""
+"""Options of a table: the unit that rows must share, their baseline, and the cost of finding them."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,7 +10,7 @@ from zo_runner.errors import invalid, one_of
 
 @dataclass(frozen=True)
 class Search:
-    """What stage one spent on one row.
+    """Costs of stage one for one row.
 
     Attributes:
         configurations: how many were tried.
@@ -27,7 +27,7 @@ class Search:
 
 @dataclass(frozen=True)
 class Protocol:
-    """How a table is made. The default is what a multirun without a sweep gets.
+    """Options of a table. The defaults are those of a multirun without a sweep.
 
     Attributes:
         baseline: name of the method that every row is paired with; None for no paired columns.

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from zo_runner.reporting.tables.aggregate import ResultRow, differing, seed_of
+from zo_runner.reporting.tables.aggregate import ResultRow, differing
 
 LEVEL = 0.95
 # Differences no larger than this are rounding of two equal scores, which are ratios of small counts.
@@ -69,13 +69,13 @@ class Paired:
     p: float
 
 
-def paired(ours: Mapping[str, float], baseline: Mapping[str, float], *, lower_is_better: bool = False) -> Paired:
+def paired(ours: Mapping[str, float], baseline: Mapping[str, float], *, higher_is_better: bool = True) -> Paired:
     """Compare two rows on the seeds they share.
 
     Args:
         ours: finite score by seed.
         baseline: the same of the baseline.
-        lower_is_better: as for perplexity; turns wins and losses round and leaves the difference.
+        higher_is_better: False turns wins and losses round and leaves the difference.
     """
     from scipy.stats import ttest_rel  # type: ignore[import-untyped]  # scipy has no types
 
@@ -83,7 +83,7 @@ def paired(ours: Mapping[str, float], baseline: Mapping[str, float], *, lower_is
     differences = [ours[seed] - baseline[seed] for seed in shared]
     above = sum(difference > _ROUNDING for difference in differences)
     below = sum(difference < -_ROUNDING for difference in differences)
-    wins, losses = (below, above) if lower_is_better else (above, below)
+    wins, losses = (above, below) if higher_is_better else (below, above)
     low = high = p = math.nan
     if differences and max(differences) - min(differences) > _ROUNDING:
         low, high = interval(differences)
@@ -92,10 +92,11 @@ def paired(ours: Mapping[str, float], baseline: Mapping[str, float], *, lower_is
     return Paired(len(shared), wins, len(shared) - wins - losses, losses, mean, low, high, p)
 
 
-def scores(row: ResultRow, split: str, point: str) -> dict[str, float]:
+def scores_by_seed(row: ResultRow, split: str, point: str) -> dict[str, float]:
     """Score by seed of the task's metric; empty unless every averaged run of the row has it."""
-    found = {seed_of(r): r["metrics"].get(split, {}).get(point, {}).get(r["metric"]) for r in row.done}
-    return {} if None in found.values() else found
+    found = {result.streams: result.score(split, point) for result in row.done}
+    scores = {seed: score for seed, score in found.items() if score is not None}
+    return scores if len(scores) == len(found) else {}
 
 
 def counterpart(row: ResultRow, rows: Iterable[ResultRow], baseline: str) -> ResultRow | str:

@@ -3,35 +3,33 @@
 A row is one configuration; its seeds are averaged. Rows that were not granted the same are never put side by side:
 the table refuses and names the difference, or, by request, shows them marked.
 
-    zo_runner/reporting/tables/aggregate.py          results -> rows: what may be averaged
-    zo_runner/reporting/tables/comparability.py      what rows must share
-    zo_runner/reporting/tables/statistics.py    limits over seeds, pairs with the baseline
-    zo_runner/reporting/tables/score_table.py        the main table
-    zo_runner/reporting/tables/cost_table.py         the table of costs
-    zo_runner/reporting/tables/published.py     other people's numbers, below ours
+    aggregate.py        results -> rows
+    comparability.py    conditions that rows must share
+    statistics.py       limits over seeds, pairs with the baseline
+    score_table.py      the main table
+    cost_table.py       the table of costs
+    published.py        other people's numbers, below ours
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
 from zo_runner.config.schema import BUDGET_UNITS
+from zo_runner.errors import Fault
 from zo_runner.records.atomic_files import write_atomic
-from zo_runner.records.run_directory import read_result
+from zo_runner.records.result import TrainResult, read_result
 from zo_runner.reporting.tables import cost_table, formats, published, score_table
-from zo_runner.reporting.tables.aggregate import ResultRow, read, sections
+from zo_runner.reporting.tables.aggregate import ResultRow, sections
 from zo_runner.reporting.tables.aggregate import configuration as configuration
 from zo_runner.reporting.tables.comparability import Problem, problems, refusal
 from zo_runner.reporting.tables.spec import Protocol as Protocol
 from zo_runner.reporting.tables.spec import Search as Search
+from zo_runner.tasks.metrics import Metric, metric_of
 
 FILES = tuple(f"{name}.{suffix}" for name in ("table", "cost") for suffix in ("md", "csv", "tex"))
-
-# Without these a result cannot be told from another.
-_NEEDED = {"run_id": str, "status": str, "task": str, "model": str, "seed": int, "identity": dict}
 
 
 @dataclass(frozen=True)
@@ -41,20 +39,20 @@ class Table:
     Attributes:
         task: name of the task.
         model: name of the model.
-        title: what is compared, on what budget.
+        title: task, model, budget and metric.
         metric: the task's first metric.
         scores: the main table's numbers.
         costs: the numbers of the table of costs.
-        costs_caption: what these are.
-        problems: why its rows do not match, where they are shown by request.
-        notes: what a reader must know beside it.
-        baseline: what rows are paired with; empty where they are not.
+        costs_caption: meaning of these.
+        problems: reasons why its rows do not match, where they are shown by request.
+        notes: sentences below it.
+        baseline: method that rows are paired with; empty where they are not.
     """
 
     task: str
     model: str
     title: str
-    metric: str
+    metric: Metric
     scores: pd.DataFrame
     costs: pd.DataFrame
     costs_caption: str
@@ -64,7 +62,7 @@ class Table:
 
     @property
     def warning(self) -> str:
-        """What stands above a table of rows that do not match."""
+        """The sentence above a table of rows that do not match; empty otherwise."""
         if not self.problems:
             return ""
         return f"These rows do not match, those with an asterisk (*) least: {'; '.join(self.problems)}."
@@ -78,7 +76,7 @@ class Table:
         return cost_table.texts(self.costs)
 
 
-def gather(runs: Iterable[Path]) -> tuple[list[dict[str, Any]], list[str]]:
+def gather(runs: Iterable[Path]) -> tuple[list[TrainResult], list[str]]:
     """The results of training runs, and a sentence for each folder whose result.json cannot be read.
 
     Args:
@@ -86,25 +84,23 @@ def gather(runs: Iterable[Path]) -> tuple[list[dict[str, Any]], list[str]]:
     """
     results, unreadable = [], []
     for run in runs:
-        result = read_result(run / "result.json")
-        if result is None or not _is_whole(result):
-            unreadable.append(f"{run / 'result.json'} is missing, not whole, or of another version; it is left out.")
-        elif result.get("job", "train") == "train":
+        try:
+            result = read_result(run / "result.json")
+        except Fault as fault:
+            unreadable.append(f"{fault} It is left out.")
+            continue
+        if result is None:
+            unreadable.append(f"{run / 'result.json'} is missing or of another version. It is left out.")
+        elif isinstance(result, TrainResult):
             results.append(result)
     return results, unreadable
 
 
-def _is_whole(result: Mapping[str, Any]) -> bool:
-    typed = all(isinstance(result.get(key), kind) for key, kind in _NEEDED.items())
-    return typed and isinstance(read(result, "identity", "method", "name"), str)
-
-
-def build(results: Iterable[Mapping[str, Any]], protocol: Protocol | None = None) -> tuple[list[Table], list[str]]:
+def build(results: Sequence[TrainResult], protocol: Protocol | None = None) -> tuple[list[Table], list[str]]:
     """The tables, and one sentence for each that was refused.
 
     Args:
-        results: results of any status; unfinished ones show as missing. A planned run that does not exist yet stands
-            among them as its run_id, identity, task, model and seed, with status "missing".
+        results: of any status; unfinished ones show as missing, and so does a planned run with status "missing".
         protocol: how the tables are to be made.
     """
     protocol = protocol or Protocol()
@@ -120,12 +116,12 @@ def build(results: Iterable[Mapping[str, Any]], protocol: Protocol | None = None
 
 def _table(task: str, model: str, rows: Sequence[ResultRow], protocol: Protocol, found: Sequence[Problem]) -> Table:
     odd = frozenset[str]().union(*(problem.rows for problem in found))
-    metric = next((result["metric"] for row in rows for result in row.done), "accuracy")
+    metric = metric_of(next((result.metric for row in rows for result in row.done), "accuracy"))
     frame = score_table.numbers(rows, protocol, odd)
     return Table(
         task=task,
         model=model,
-        title=f"{task}, {model}: {_granted(rows)}, {metric.replace('_', ' ')}",
+        title=f"{task}, {model}: {_granted(rows)}, {metric.words}",
         metric=metric,
         scores=frame,
         costs=cost_table.numbers(rows, protocol, odd),
@@ -147,36 +143,33 @@ def _granted(rows: Sequence[ResultRow]) -> str:
     return f"{granted} of {batches.pop()} examples" if granted.endswith("queries") else granted
 
 
-def write(
-    results: Iterable[Mapping[str, Any]], folder: Path, protocol: Protocol | None = None
-) -> tuple[str, list[str]]:
+def write(tables: Sequence[Table], refused: Iterable[str], folder: Path, protocol: Protocol | None = None) -> str:
     """Write table.md, table.csv, table.tex, cost.md, cost.csv and cost.tex.
 
     Args:
-        results: as for `build`.
-        folder: where to write; made if need be. Where every table is refused, those of an earlier time are removed.
-        protocol: how the tables are to be made.
+        tables: what `build` returns; where there is none, files of an earlier time are removed.
+        refused: the other half of that.
+        folder: made if need be.
+        protocol: how the tables were built.
 
     Returns:
-        The Markdown of table.md, and one sentence for each table that was refused.
+        The Markdown of table.md; "" without a table.
 
     Raises:
         UserError: an unknown name of a published block.
     """
     protocol = protocol or Protocol()
     blocks = published.blocks(protocol.published)
-    tables, refused = build(results, protocol)
     if not tables:
         for name in FILES:
             (folder / name).unlink(missing_ok=True)
-        return "", refused
+        return ""
     head = [protocol.caption] if protocol.caption else []
     foot = [f"Refused: {sentence}" for sentence in refused]
     beside = [published.HEADING, *map(published.markdown, blocks)] if blocks else []
-    text = _document([*head, *map(_markdown, tables), *foot, *beside])
     latex = [_latex(table, protocol.caption) for table in tables]
     files = {
-        "table.md": text,
+        "table.md": _document([*head, *map(_markdown, tables), *foot, *beside]),
         "table.csv": _csv(tables, "scores"),
         "table.tex": _document([*latex, *map(published.latex, blocks)]),
         "cost.md": _document([*head, *map(_cost_markdown, tables)]),
@@ -186,7 +179,7 @@ def write(
     folder.mkdir(parents=True, exist_ok=True)
     for name in FILES:
         write_atomic(folder / name, files[name])
-    return text, refused
+    return files["table.md"]
 
 
 def _document(parts: Iterable[str]) -> str:
@@ -237,4 +230,4 @@ def _csv(tables: Sequence[Table], kind: str) -> str:
         frame.insert(0, "task", table.task)
         frame.insert(1, "model", table.model)
         frames.append(frame)
-    return str(pd.concat(frames).map(formats.inert).to_csv(index=False))
+    return str(pd.concat(frames).to_csv(index=False))

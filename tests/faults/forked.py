@@ -1,10 +1,10 @@
-"""One command in a process of its own, forked from a parent that has imported everything: a second instead of ten.
+"""A zo-run command in a forked process: a second instead of ten, since the parent has imported everything.
 
-A parent has imported torch and the runner, has composed the configuration and has computed nothing. A child calls the
-command line's own `main`, and the parent sees what a shell would see: an exit code, or the signal that ended it, and
-what was said.
+The parent has imported torch and the runner, has composed the configuration and has computed nothing. The child calls
+the command line's own `main`, and the parent sees what a shell would: the exit code or signal, and the output.
 """
 
+import gc
 import mmap
 import os
 import signal
@@ -20,33 +20,34 @@ os.environ |= {"HF_HUB_OFFLINE": "1", "WANDB_MODE": "offline", "OMP_NUM_THREADS"
 
 import torch
 import transformers.models.opt.modeling_opt
-import transformers.models.qwen3.modeling_qwen3  # noqa: F401  # what a child would import first, and the other one
+import transformers.models.qwen3.modeling_qwen3  # noqa: F401  # every child would import both
 from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf, open_dict
 
+import zo_runner.jobs.train  # noqa: F401  # likewise
 from zo_runner import cli
 from zo_runner.config.schema import HOME
-from zo_runner.jobs import train  # what a child would import first
 
 torch.set_num_threads(1)
+gc.freeze()  # or every child would go through all that was imported, several times
 
-# Keys that change no other: they are set after a configuration has been composed, which takes half a second.
-_LATE = ("runtime.root", "seed")
+# Keys that are set after composition, which takes half a second.
+LATE = ("runtime.root", "seed")
 
-# Seconds after which a short sitting hangs.
+# Seconds after which a short run is taken to hang.
 PATIENCE = 300.0
 
-# Looks of the parent at its child.
-_EVERY = 0.002
+# Seconds between looks at a child.
+INTERVAL = 0.002
 
-# What a child does about a bug in this package.
-_BROKEN = 70
+# Exit code of a child that fails outside of `main`.
+BROKEN = 70
 
 
 @dataclass(frozen=True)
 class Ended:
-    """How a sitting ended.
+    """The end of a command.
 
     Attributes:
         code: exit code, or minus the signal that ended it.
@@ -60,79 +61,66 @@ class Ended:
 
     @property
     def killed(self) -> bool:
-        """Whether SIGKILL ended it."""
+        """True if SIGKILL ended it."""
         return self.code == -signal.SIGKILL
 
     @property
     def reported(self) -> bool:
-        """Whether it failed as a run must: exit 1, its reason in one line, no traceback."""
+        """True if it failed with exit code 1 and one line of error, no traceback."""
         errors = [line for line in self.said.splitlines() if line.startswith("zo-run: error: ")]
         return self.code == 1 and len(errors) == 1 and "Traceback" not in self.said
 
+    def __str__(self) -> str:
+        return f"exits {self.code} and says {self.said[-600:]!r}"
 
-class Sitting:
+
+class ForkedCommand:
     """A running child.
 
     Args:
         words: of the command line, without `zo-run`.
-        log: the file that gets what it says.
+        log: file for its output.
         prepare: called in the child before the command.
-        patience: seconds after which it hangs.
+        patience: seconds after which it is taken to hang.
     """
 
     def __init__(
-        self,
-        words: Sequence[str],
-        log: Path,
-        prepare: Callable[[], None] | None = None,
-        *,
-        patience: float = PATIENCE,
+        self, words: Sequence[str], log: Path, prepare: Callable[[], None] | None = None, patience: float = PATIENCE
     ) -> None:
-        assert train is not None  # likewise
-        cfg = configured(words)
+        cfg = _configured(words)
         self.log, self.start, self.patience = log, time.monotonic(), patience
         log.write_bytes(b"")
         self.pid = os.fork()
         if self.pid == 0:
-            _command(cfg, words, log, prepare)
+            _run_in_child(cfg, words, log, prepare)
 
-    def ended(self) -> int | None:
-        """The exit code, minus the signal, or None while it runs."""
-        pid, status = os.waitpid(self.pid, os.WNOHANG)
-        return os.waitstatus_to_exitcode(status) if pid else None
-
-    def wait(self, *, sends: int = 0, after: float = 0.0, when: Callable[[], bool] | None = None) -> Ended:
-        """Until it ends.
+    def wait(self, *, send: int = 0, after: float = 0.0, when: Callable[[], bool] | None = None) -> Ended:
+        """Wait for the end.
 
         Args:
-            sends: a signal for it; 0 for none.
+            send: signal to send once; 0 for none.
             after: seconds before that.
-            when: what must hold before that.
+            when: condition for that; it may disturb the run itself.
 
         Raises:
             TimeoutError: it hangs.
         """
-        while (code := self.ended()) is None:
+        while True:
+            pid, status = os.waitpid(self.pid, os.WNOHANG)
             age = time.monotonic() - self.start
-            if sends and age >= after and (when is None or when()):
-                os.kill(self.pid, sends)
-                sends = 0
+            if pid:
+                return Ended(os.waitstatus_to_exitcode(status), self.log.read_text(encoding="utf-8"), age)
+            if send and age >= after and (when is None or when()):
+                os.kill(self.pid, send)
+                send = 0
             if age > self.patience:
                 os.kill(self.pid, signal.SIGKILL)
                 os.waitpid(self.pid, 0)
                 raise TimeoutError(f"after {self.patience:.0f} s: {self.log.read_text(encoding='utf-8')}")
-            time.sleep(_EVERY)
-        return Ended(code, self.log.read_text(encoding="utf-8"), time.monotonic() - self.start)
+            time.sleep(INTERVAL)
 
 
-def sit(
-    words: Sequence[str], log: Path, prepare: Callable[[], None] | None = None, *, patience: float = PATIENCE
-) -> Ended:
-    """A sitting that nobody disturbs."""
-    return Sitting(words, log, prepare, patience=patience).wait()
-
-
-class Shared:
+class SharedText:
     """A few bytes that a child writes and its parent reads, also after a SIGKILL."""
 
     def __init__(self) -> None:
@@ -140,7 +128,7 @@ class Shared:
 
     @property
     def text(self) -> str:
-        """What was written last."""
+        """The last text."""
         return self._bytes[1 : 1 + self._bytes[0]].decode()
 
     @text.setter
@@ -149,10 +137,10 @@ class Shared:
         self._bytes[: 1 + len(raw)] = bytes([len(raw)]) + raw
 
 
-def configured(words: Sequence[str]) -> DictConfig:
+def _configured(words: Sequence[str]) -> DictConfig:
     """The configuration of a command line, with Hydra's own part."""
-    late = dict(word.split("=", 1) for word in words if word.split("=")[0] in _LATE)
-    cfg = _composed(tuple(word for word in words if word.split("=")[0] not in _LATE)).copy()
+    late = dict(word.split("=", 1) for word in words if word.split("=")[0] in LATE)
+    cfg = _composed(tuple(word for word in words if word.split("=")[0] not in LATE)).copy()
     for key, value in late.items():
         OmegaConf.update(cfg, key, value)
     return cfg
@@ -164,9 +152,9 @@ def _composed(words: tuple[str, ...]) -> DictConfig:
         return compose("run", list(words), return_hydra_config=True)
 
 
-def _command(cfg: DictConfig, words: Sequence[str], log: Path, prepare: Callable[[], None] | None) -> None:
-    """The child: never returns."""
-    code = _BROKEN
+def _run_in_child(cfg: DictConfig, words: Sequence[str], log: Path, prepare: Callable[[], None] | None) -> None:
+    """Call `main` with a composed configuration, and exit."""
+    code = BROKEN
     try:
         # A parent in the background of a shell ignores SIGINT, and its children would.
         signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -179,7 +167,7 @@ def _command(cfg: DictConfig, words: Sequence[str], log: Path, prepare: Callable
         HydraConfig.instance().set_config(cfg)
         with open_dict(cfg):
             del cfg["hydra"]
-        job = cli._job.__wrapped__  # what Hydra would call with the configuration
+        job = cli._job.__wrapped__  # the function that Hydra would call with the configuration
         cli._job = lambda: job(cfg)
         sys.argv = ["zo-run", *words]
         if prepare is not None:
