@@ -38,7 +38,7 @@ SMALLEST = Grid(
 )
 
 
-@pytest.fixture(scope="module", params=ASSETS)
+@pytest.fixture(scope="module", params=[ASSETS[0], pytest.param(ASSETS[1], marks=pytest.mark.slow)])
 def setting(request):
     return pocket(request.param)
 

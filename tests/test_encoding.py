@@ -98,7 +98,7 @@ def test_where_a_tokenizer_merges_over_the_border_all_options_are_scored_from_on
     assert [pieces(tokenizer, option) for option in found.options] == options
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=50)
 @given(
     merges=st.lists(st.tuples(st.sampled_from("ab c"), st.sampled_from("ab c")), max_size=4, unique=True),
     prompt=st.text("ab ", min_size=1, max_size=6),

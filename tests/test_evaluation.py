@@ -86,8 +86,7 @@ def close(found, expected, tolerance=1e-5):
 # Parity with the plain rule
 
 
-@pytest.mark.parametrize("side", [None, "left", "right"])
-@pytest.mark.parametrize("kind", ["label words", "phrases"])
+@pytest.mark.parametrize(("kind", "side"), [("label words", None), ("label words", "left"), ("phrases", "right")])
 def test_the_score_of_an_option_is_that_of_the_plain_rule(setting, kind, side):
     """Classification and multiple choice: 2 to 5 options, of 1 to 12 tokens."""
     texts = setting.texts

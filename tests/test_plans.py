@@ -140,10 +140,11 @@ def test_an_unknown_scale_or_one_that_is_no_keys_is_refused():
 # Overrides
 
 plain = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False)
-texts = st.text(st.characters(codec="utf-8", exclude_categories=["Cc", "Cs"]), min_size=1)
+texts = st.text(st.characters(codec="utf-8", exclude_categories=["Cc", "Cs"]), min_size=1, max_size=12)
 values = st.recursive(
     plain | texts,
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.from_regex("key_[a-z]+", fullmatch=True), inner),
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.sampled_from(["key_a", "key_b"]), inner),
+    max_leaves=4,
 )
 
 

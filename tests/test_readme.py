@@ -3,13 +3,12 @@
 import json
 import re
 import shlex
-import sys
 from pathlib import Path
 
 import pytest
 from _pytest.mark import ParameterSet
 
-from zo_runner import cli
+from tests.cli.helpers import zo_run
 
 HOME = Path(__file__).parent.parent
 README = (HOME / "README.md").read_text(encoding="utf-8")
@@ -32,12 +31,8 @@ COMMANDS = commands(README)
 FILES = re.findall(r"^`([^`]+)`:\n\n```\w+\n(.*?)```", TASKS, re.DOTALL | re.MULTILINE)
 
 
-def run(words: list[str], monkeypatch: pytest.MonkeyPatch) -> int:
-    monkeypatch.setattr(sys, "argv", ["zo-run", *words])
-    monkeypatch.setattr(cli, "_exit_code", 0)
-    with pytest.raises(SystemExit) as stopped:
-        cli.main()
-    return int(stopped.value.code or 0)
+def run(words: list[str]) -> int:
+    return int(zo_run(*words).code)
 
 
 @pytest.fixture
@@ -57,26 +52,26 @@ def test_readme_has_commands() -> None:
 
 def by_speed(commands: list[str]) -> list[ParameterSet]:
     """Multiruns, sweeps, probes and calibrations take a while; of the others, one of each kind is in every suite."""
-    long = ("-m ", "+sweeps=", "job=probe", "=auto")
+    long = ("-m ", "+sweeps=", "job=probe", "=auto", "task=csv")
     return [pytest.param(c, marks=pytest.mark.slow if any(word in c for word in long) else ()) for c in commands]
 
 
 @pytest.mark.parametrize("command", by_speed(COMMANDS))
-def test_command_runs(command: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_command_runs(command: str, folder: Path) -> None:
     words = shlex.split(command, comments=True)[1:]
     if "job=table" in words:
-        assert run([*SMOKE, *POCKET], monkeypatch) == 0
-        assert run(words, monkeypatch) == 0
+        assert run([*SMOKE, *POCKET]) == 0
+        assert run(words) == 0
         assert (folder / "runs" / "table.md").is_file()
     elif "job=replay" in words:
-        assert run([*SMOKE, *POCKET], monkeypatch) == 0
+        assert run([*SMOKE, *POCKET]) == 0
         (made,) = (folder / "runs").glob("*/*/*/*/result.json")
-        assert run([word.replace("DIR", str(made.parent)) for word in words], monkeypatch) == 0
+        assert run([word.replace("DIR", str(made.parent)) for word in words]) == 0
         assert (made.parent / "replay" / "step-2" / "adapter_model.safetensors").is_file()
     elif "job=report" in words or "sweep.dry_run=true" in words:
-        assert run([*words, "tracker=none"], monkeypatch) == 0
+        assert run([*words, "tracker=none"]) == 0
     elif any(word.startswith(("model=opt", "model=qwen3")) for word in words):
-        assert run(["--cfg", "job", *words], monkeypatch) == 0  # the checkpoint is on the Hub: composed, not run
+        assert run(["--cfg", "job", *words]) == 0  # the checkpoint is on the Hub: composed, not run
     else:
         small = [*SMOKE, *([] if "task=jsonl" in words else POCKET)]
         if "method.lr=auto" in words:
@@ -85,7 +80,7 @@ def test_command_runs(command: str, folder: Path, monkeypatch: pytest.MonkeyPatc
             small += ["method=lora_zo,ar1zo", "rank=4", "seed=0", "method.lr=1e-3", "method.lr_scale=1"]
         if "job=probe" in words:
             small = ["tracker=none", "probe.directions=2", "probe.inits=1", *POCKET]
-        assert run([*words, *small], monkeypatch) == 0
+        assert run([*words, *small]) == 0
         assert list((folder / "runs").glob("*/*/*/*/result.json"))
 
 
@@ -108,13 +103,13 @@ def test_the_documentation_of_tasks_shows_each_family_as_jsonl_and_csv() -> None
 
 
 @pytest.mark.parametrize("command", by_speed(commands(TASKS)))
-def test_a_documented_task_runs(command: str, documented_files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_documented_task_runs(command: str, documented_files: Path) -> None:
     words = shlex.split(command, comments=True)[1:]
     pocket = any(word.startswith("task=pocket") for word in words)
     small = [*SMOKE, "batch_size=2", *(POCKET if pocket else [])]
     if "job=evaluate" in words:
         small = ["tracker=none", *POCKET]
-    assert run([*words, *small], monkeypatch) == 0
+    assert run([*words, *small]) == 0
     assert list((documented_files / "runs").glob("*/*/*/*/result.json"))
 
 
