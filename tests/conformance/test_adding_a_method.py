@@ -9,6 +9,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 HOME = Path(__file__).parents[2]
 SUITE = [
     *("tests/conformance", "tests/reference", "tests/estimators/test_slopes.py", "tests/test_directions.py"),
@@ -110,6 +112,7 @@ def test_four_files_are_a_method_that_the_whole_suite_finds(tmp_path):
     assert len(passed) > 60
 
 
+@pytest.mark.slow
 def test_a_wrong_method_and_one_without_a_yaml_fail(tmp_path):
     """Directions that no seed fixes, and a file whose method nothing builds."""
     files = {"methods/sphere.py": UNSEEDED, "methods/orphan.py": METHOD.replace("Sphere", "Orphan")}

@@ -6,7 +6,8 @@ missing does not count, and the network is asked only for what is missing.
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -88,12 +89,8 @@ def count(files: Sequence[Path]) -> int:
     Raises:
         UserError: a file that is not parquet.
     """
-    from pyarrow import ArrowException, parquet  # type: ignore[import-untyped]  # pyarrow has no types
-
-    try:
-        return sum(parquet.read_metadata(file).num_rows for file in files)
-    except (OSError, ArrowException) as error:
-        raise _unreadable(files, error) from None
+    with _parquet(files) as dataset:
+        return int(dataset.count_rows())
 
 
 def rows(files: Sequence[Path], numbers: Sequence[int]) -> list[Mapping[str, Any]]:
@@ -102,23 +99,19 @@ def rows(files: Sequence[Path], numbers: Sequence[int]) -> list[Mapping[str, Any
     Raises:
         UserError: a file that is not parquet.
     """
-    from pyarrow import ArrowException, parquet
+    with _parquet(files) as dataset:
+        found: list[Mapping[str, Any]] = dataset.take(list(numbers)).to_pylist()
+    return found
 
-    found: dict[int, Mapping[str, Any]] = {}
-    start = 0
+
+@contextmanager
+def _parquet(files: Sequence[Path]) -> Iterator[Any]:
+    from pyarrow import ArrowException  # type: ignore[import-untyped]  # pyarrow has no types
+    from pyarrow.dataset import dataset  # type: ignore[import-untyped]
+
     try:
-        for file in files:
-            # Not `read_table`, which takes folders named "key=value" on the way to the file for columns.
-            table = parquet.ParquetFile(file).read()
-            here = [number for number in numbers if start <= number < start + table.num_rows]
-            # Rows become Python objects one by one: only those that were chosen.
-            found |= zip(here, table.take([number - start for number in here]).to_pylist(), strict=True)
-            start += table.num_rows
+        yield dataset(list(map(str, files)), format="parquet")
     except (OSError, ArrowException) as error:
-        raise _unreadable(files, error) from None
-    return [found[number] for number in numbers]
-
-
-def _unreadable(files: Sequence[Path], error: Exception) -> UserError:
-    reason = str(error).splitlines()[0]
-    return UserError(f"Invalid {', '.join(map(str, files))}: {reason}. Must be parquet files.")
+        raise UserError(
+            f"Invalid {', '.join(map(str, files))}: {str(error).splitlines()[0]}. Must be parquet files."
+        ) from None
