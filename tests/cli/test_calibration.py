@@ -18,7 +18,11 @@ def calibrated(root, *words):
     return read_json(run / "result.json"), read_journal(run), ended
 
 
-@pytest.mark.parametrize("name", [name for name in METHODS if name in ZEROTH_ORDER])
+FEW = {"ar1zo", "fzoo", "mezo"}  # of one atom, normalized, of every parameter
+NAMES = [pytest.param(name, marks=() if name in FEW else pytest.mark.slow) for name in METHODS if name in ZEROTH_ORDER]
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_calibration_is_charged_and_the_rest_of_the_budget_is_trained(name, tmp_path):
     result, journal, _ = calibrated(tmp_path, f"method={name}")
     method = method_of(METHODS[name], Problem(groups_of(METHODS[name])))

@@ -105,14 +105,14 @@ def test_job_table_that_selects_nothing_says_so(grid, root):
 
 
 def test_failing_and_crashing_jobs_are_named_and_do_not_take_the_others_along(tmp_path, monkeypatch):
-    original = Trainer.run
+    original = Trainer.fit
 
-    def run(trainer, past):
+    def fit(trainer, past):
         if trainer.method.rank == 3:
             raise RuntimeError("the disk has melted")
         return original(trainer, past)
 
-    monkeypatch.setattr(Trainer, "run", run)
+    monkeypatch.setattr(Trainer, "fit", fit)
     ended = zo_run("-m", *TINY, "rank=0,2,3,4", f"runtime.root={tmp_path}")
     assert ended.code == 1
     results = [read_json(run / "result.json") for run in runs_below(tmp_path)]
