@@ -31,8 +31,9 @@ COMMANDS = commands(README)
 FILES = re.findall(r"^`([^`]+)`:\n\n```\w+\n(.*?)```", TASKS, re.DOTALL | re.MULTILINE)
 
 
-def run(words: list[str]) -> int:
-    return int(zo_run(*words).code)
+def run(*words: str) -> None:
+    ended = zo_run(*words)
+    assert ended.code == 0, ended.err
 
 
 @pytest.fixture
@@ -60,18 +61,18 @@ def by_speed(commands: list[str]) -> list[ParameterSet]:
 def test_command_runs(command: str, folder: Path) -> None:
     words = shlex.split(command, comments=True)[1:]
     if "job=table" in words:
-        assert run([*SMOKE, *POCKET]) == 0
-        assert run(words) == 0
+        run(*SMOKE, *POCKET)
+        run(*words)
         assert (folder / "runs" / "table.md").is_file()
     elif "job=replay" in words:
-        assert run([*SMOKE, *POCKET]) == 0
+        run(*SMOKE, *POCKET)
         (made,) = (folder / "runs").glob("*/*/*/*/result.json")
-        assert run([word.replace("DIR", str(made.parent)) for word in words]) == 0
+        run(*(word.replace("DIR", str(made.parent)) for word in words))
         assert (made.parent / "replay" / "step-2" / "adapter_model.safetensors").is_file()
     elif "job=report" in words or "sweep.dry_run=true" in words:
-        assert run([*words, "tracker=none"]) == 0
+        run(*words, "tracker=none")
     elif any(word.startswith(("model=opt", "model=qwen3")) for word in words):
-        assert run(["--cfg", "job", *words]) == 0  # the checkpoint is on the Hub: composed, not run
+        run("--cfg", "job", *words)  # the checkpoint is on the Hub: composed, not run
     else:
         small = [*SMOKE, *([] if "task=jsonl" in words else POCKET)]
         if "method.lr=auto" in words:
@@ -80,7 +81,7 @@ def test_command_runs(command: str, folder: Path) -> None:
             small += ["method=lora_zo,ar1zo", "rank=4", "seed=0", "method.lr=1e-3", "method.lr_scale=1"]
         if "job=probe" in words:
             small = ["tracker=none", "probe.directions=2", "probe.inits=1", *POCKET]
-        assert run([*words, *small]) == 0
+        run(*words, *small)
         assert list((folder / "runs").glob("*/*/*/*/result.json"))
 
 
@@ -109,7 +110,7 @@ def test_a_documented_task_runs(command: str, documented_files: Path) -> None:
     small = [*SMOKE, "batch_size=2", *(POCKET if pocket else [])]
     if "job=evaluate" in words:
         small = ["tracker=none", *POCKET]
-    assert run([*words, *small]) == 0
+    run(*words, *small)
     assert list((documented_files / "runs").glob("*/*/*/*/result.json"))
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from joblib.externals.loky import get_reusable_executor
 
 from tests.cli.helpers import FORK, at_once, read_json, runs_below, snapshot, zo_run
 
@@ -178,6 +179,7 @@ def test_two_processes_share_a_sweep_without_doing_or_losing_anything_twice(swep
 @pytest.mark.slow
 def test_two_workers_of_joblib_make_the_same_table(swept, root, tmp_path):
     done = zo_run(*TINY, "hydra/launcher=joblib", "hydra.launcher.n_jobs=2", f"runtime.root={tmp_path}")
+    get_reusable_executor().shutdown()  # its workers stay in this folder
     assert done.code == 0, done.err
     assert len(runs_below(tmp_path)) == RUNS
     pd.testing.assert_frame_equal(table(tmp_path), table(root))
