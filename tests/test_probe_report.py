@@ -9,15 +9,7 @@ import pandas as pd
 import pytest
 
 from zo_runner.reporting.probe_report import read_cells, write
-from zo_runner.reporting.probe_statistics import (
-    ATOMS,
-    SCALINGS,
-    THEORY,
-    Cell,
-    exponents,
-    sign_expected,
-    summary,
-)
+from zo_runner.reporting.probe_statistics import ATOMS, SCALINGS, THEORY, Cell, exponents, sign_expected, summary
 
 EPS = 1e-3
 RANKS = (1, 4, 16, 64, 256)

@@ -37,18 +37,12 @@ def refusal(root, *words):
         (["method.lr=-1"], "Invalid method.lr: -1. Must "),
         (["method.order=upwards"], "Invalid method.order: 'upwards'. Must be one of cyclic, shuffled, random."),
         (["budget.queries=1"], "Invalid budget.queries: 1. Must be >= 2,"),
-        (
-            ["method=fo_sgd", "budget.queries=2"],
-            "Invalid budget.queries: 2. Must be >= 3,",
-        ),
+        (["method=fo_sgd", "budget.queries=2"], "Invalid budget.queries: 2. Must be >= 3,"),
         (["method=fo_adamw", "method.lr=auto"], "Invalid method.lr: 'auto'. Must "),
         (["method=fo_adamw", "+method.eps=auto"], "Invalid method.eps: 'auto'. Must "),
         (["method=fo_adamw", "method.beta2=1"], "Invalid method.beta2: 1. Must "),
         (["method=fo_sgd", "job=probe"], "Invalid method: 'fo_sgd'. Must "),
-        (
-            ["method=adaprelora", "method.trains=full"],
-            "Invalid method.trains: 'full'. Must ",
-        ),
+        (["method=adaprelora", "method.trains=full"], "Invalid method.trains: 'full'. Must "),
         (["batch_size=65"], "Invalid batch_size: 65. Must be from 1 to the 64 "),
         (["adapter.target_modules=[nothing]"], "Invalid adapter.target_modules: ['nothing']. Must "),
         ([f"rank={10**30}"], f"Invalid rank: {10**30}. Must "),
@@ -71,10 +65,7 @@ def refusal(root, *words):
         (["model=local"], "Invalid model.path: None. Must "),
         (["model=local", "model.path=/nowhere"], "Invalid model.path: '/nowhere'. Must "),
         (["task=jsonl"], "Invalid task.path: None. Must "),
-        (
-            ["task=jsonl", "task.path=/nowhere"],
-            "Invalid task.path: '/nowhere'. Must ",
-        ),
+        (["task=jsonl", "task.path=/nowhere"], "Invalid task.path: '/nowhere'. Must "),
         (["rnak=3"], "Unknown key 'rnak'."),
         (["method.ep=1"], "Unknown key 'method.ep'."),
         (["+foo=1"], "Unknown key 'foo'."),
@@ -159,34 +150,19 @@ def refused_rows(tmp_path, *words, **files):
 @pytest.mark.parametrize(
     ("row", "told"),
     [
-        (
-            '{"text": "The soup was bland."}',
-            "Invalid row at {place}: no 'label'. Must ",
-        ),
+        ('{"text": "The soup was bland."}', "Invalid row at {place}: no 'label'. Must "),
         ('{"label": 1}', "Invalid row at {place}: no 'text'. Must "),
         ('{"text": "It", "label": 2}', "Invalid label at {place}: 2. Must "),
         ('{"text": "It", "label": "1"}', "Invalid label at {place}: '1'. Must "),
         ("The soup was bland.", "Invalid row at {place}: not JSON. Must "),
         ('["The soup", 1]', "Invalid row at {place}: list. Must "),
         ("[" * 100_000, "Invalid row at {place}: not JSON."),
-        (
-            '{"text": "\\ud83d", "label": 0}',
-            r"Invalid row at {place}: '\ud83d', half a character. Must ",
-        ),
+        ('{"text": "\\ud83d", "label": 0}', r"Invalid row at {place}: '\ud83d', half a character. Must "),
         ('{"text": "a", "label": NaN}', "Invalid row at {place}: NaN. Must "),
         ('{"text": 1e999, "label": 0}', "Invalid row at {place}: 1e999. Must "),
-        (
-            '{"text": "a", "label": 0, "label": 1}',
-            "Invalid row at {place}: the key 'label' twice. Must ",
-        ),
-        (
-            '{"text": ["a"], "label": 0}',
-            "Invalid text at {place}: ['a']. Must ",
-        ),
-        (
-            '{"\\n\\u001b": 1}',
-            r"Invalid row at {place}: no 'text'. Must ",
-        ),
+        ('{"text": "a", "label": 0, "label": 1}', "Invalid row at {place}: the key 'label' twice. Must "),
+        ('{"text": ["a"], "label": 0}', "Invalid text at {place}: ['a']. Must "),
+        ('{"\\n\\u001b": 1}', r"Invalid row at {place}: no 'text'. Must "),
     ],
     ids=lambda value: value[:40],
 )
