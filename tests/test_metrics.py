@@ -9,15 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from zo_runner.tasks.metrics import (
-    ANSWER_METRICS,
-    METRICS,
-    drop_exact_match,
-    drop_f1,
-    exact_match,
-    metric_of,
-    token_f1,
-)
+from zo_runner.tasks.metrics import ANSWER_METRICS, METRICS, drop_exact_match, drop_f1, exact_match, metric_of, token_f1
 
 WORDS = ["a", "An", "THE", "red", "Red", "red.", "blue", "blue-", "it's", "its", "theme", "3", "3.0", "1,000", "'", "ß"]
 texts = st.lists(st.sampled_from(WORDS), max_size=6).map(" ".join) | st.text(max_size=12)

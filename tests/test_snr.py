@@ -200,10 +200,7 @@ def test_an_atom_is_metered_by_its_own_slopes_and_the_noise_of_all():
     meters = atoms_fed([(0, 3.0), (2, 1.0), (0, -5.0), (2, 2.0), (0, 4.0)], losses=[0.0, 2.0], window=5.0)
     noise = 2.0 / (2 * 0.5**2)  # losses 0 and 2 have variance 2
     decay = math.exp(-1 / 5)
-    expected = {
-        0: (9 * decay**2 + 25 * decay + 16) / (decay**2 + decay + 1),
-        2: (1 * decay + 4) / (decay + 1),
-    }
+    expected = {0: (9 * decay**2 + 25 * decay + 16) / (decay**2 + decay + 1), 2: (1 * decay + 4) / (decay + 1)}
     for k, signal in expected.items():
         reading = meters.read_atom(k)
         assert reading["zo/signal"] == pytest.approx(signal, rel=1e-12)
