@@ -88,14 +88,8 @@ def test_the_run_follows_from_what_can_change_a_number_and_from_nothing_else():
     same = ["runtime.root=elsewhere", "tracker=none", "model=pocket_opt", "rank=8", "seeds.order=0"]
     other = ["runtime.dtype=bfloat16", "method=naive_atom", "method.scaling=rslora", "model=pocket_qwen3"]
     other += ["adapter=all_linear", "noise=none", "task=pocket_entailment", "task.version=2"]
-    other += [
-        "task.template='{text} So'",
-        "seed=1",
-        "seeds.order=1",
-        "budget.queries=10",
-        "budget.tokens=10",
-        "budget.seconds=10",
-    ]
+    other += ["task.template='{text} So'", "seed=1", "seeds.order=1"]
+    other += ["budget.queries=10", "budget.tokens=10", "budget.seconds=10"]
     assert {identify(word) for word in same} == {identify()}
     assert len({identify(), *map(identify, other)}) == 1 + len(other)
 
