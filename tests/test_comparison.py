@@ -24,30 +24,23 @@ def rows_of(*results):
     return rows
 
 
-def test_mean_and_sample_deviation():
+def test_mean_deviation_and_limits_by_hand():
     assert mean_sd([0.5, 0.7, 0.9]) == pytest.approx((0.7, 0.2))  # sqrt((0.2^2 + 0 + 0.2^2) / 2)
-
-
-@pytest.mark.parametrize("values", [[], [0.5]])
-def test_too_few_values_have_no_spread_and_no_limits(values):
-    mean, sd = mean_sd(values)
-    assert mean == 0.5 if values else math.isnan(mean)
-    assert math.isnan(sd)
-    assert all(math.isnan(end) for end in interval(values))
+    half = 4.3027 / math.sqrt(3)  # t(0.975, 2) = 4.3027
+    assert interval([1.0, 2.0, 3.0]) == pytest.approx((2 - half, 2 + half), abs=1e-4)
 
 
 @pytest.mark.parametrize(
-    ("values", "mean"), [([1.0, math.inf], math.inf), ([-math.inf, 1.0], -math.inf), ([math.inf, -math.inf], math.nan)]
+    ("values", "mean"),
+    [
+        *(([], math.nan), ([0.5], 0.5), ([math.inf, -math.inf], math.nan)),
+        *(([1.0, math.inf], math.inf), ([-math.inf, 1.0], -math.inf)),
+    ],
 )
-def test_infinite_values_have_an_infinite_mean_and_no_limits(values, mean):
-    assert mean_sd(values)[0] == mean or math.isnan(mean)
-    assert math.isnan(mean_sd(values)[1])
-    assert all(math.isnan(end) for end in interval(values))
-
-
-def test_the_interval_of_three_seeds_is_that_of_the_t_tables():
-    low, high = interval([1.0, 2.0, 3.0])  # t(0.975, 2) = 4.3027
-    assert (low, high) == pytest.approx((2 - 4.3027 / math.sqrt(3), 2 + 4.3027 / math.sqrt(3)), abs=1e-4)
+def test_too_few_or_infinite_values_have_a_mean_and_neither_spread_nor_limits(values, mean):
+    found, sd = mean_sd(values)
+    assert found == pytest.approx(mean, nan_ok=True)
+    assert all(math.isnan(end) for end in (sd, *interval(values)))
 
 
 @given(NUMBERS)
@@ -74,22 +67,12 @@ def test_pairs_are_counted_seed_by_seed():
     assert (found.low, found.high) == pytest.approx(interval(differences))
     assert found.p == pytest.approx(stats.ttest_1samp(differences, 0).pvalue)
 
-
-def test_only_shared_seeds_are_compared():
-    found = paired({"0": 0.9, "1": 0.1, "2": 0.7}, {"2": 0.5, "0": 0.8, "5": 0.0})
-    assert (found.n, found.wins) == (2, 2)
-    assert found.difference == pytest.approx(0.15)
-
-
-def test_pairing_follows_seeds_and_not_their_order():
-    forwards = paired({"0": 0.9, "1": 0.2}, {"0": 0.8, "1": 0.1})
-    assert forwards == paired({"1": 0.2, "0": 0.9}, {"0": 0.8, "1": 0.1})
-    assert forwards.wins == 2
-
-
-def test_a_metric_where_lower_is_better_turns_wins_and_losses_round():
-    found = paired(by_seed(20.0, 30.0), by_seed(25.0, 40.0), higher_is_better=False)
-    assert (found.wins, found.losses, found.difference) == (2, 0, -7.5)
+    shared = paired({"0": 0.9, "1": 0.1, "2": 0.7}, {"2": 0.5, "0": 0.8, "5": 0.0})
+    assert (shared.n, shared.wins) == (2, 2)
+    assert shared.difference == pytest.approx(0.15)
+    lower = paired(by_seed(20.0, 30.0), by_seed(25.0, 40.0), higher_is_better=False)
+    assert (lower.wins, lower.losses, lower.difference) == (2, 0, -7.5)
+    assert paired(by_seed(0.1 + 0.2), by_seed(0.3)).ties == 1  # equal but for rounding
 
 
 @pytest.mark.parametrize(
@@ -108,10 +91,6 @@ def test_without_spread_there_is_no_test_and_no_warning(ours, baseline, differen
     assert found.difference == pytest.approx(difference, nan_ok=True)
     assert all(math.isnan(value) for value in (found.low, found.high, found.p))
     assert found.wins + found.ties + found.losses == found.n
-
-
-def test_scores_that_are_equal_but_for_rounding_tie():
-    assert paired(by_seed(0.1 + 0.2), by_seed(0.3)).ties == 1
 
 
 @given(NUMBERS, NUMBERS)
@@ -136,10 +115,13 @@ def named(*results):
     return {row.label: row for row in rows_of(*results)}
 
 
+def grid(key, values):
+    """Results of ar1zo and lora at each value of a key."""
+    return [result(f"{name}{v}", method__name=name, **{key: v}) for name in ("ar1zo", "lora") for v in values]
+
+
 def test_the_baseline_of_the_same_rank_is_the_counterpart():
-    rows = named(
-        *(result(f"{name}{rank}", method__name=name, rank=rank) for name in ("ar1zo", "lora") for rank in (4, 8))
-    )
+    rows = named(*grid("rank", (4, 8)))
     for rank in (4, 8):
         assert counterpart(rows[f"ar1zo rank={rank}"], rows.values(), "lora") is rows[f"lora rank={rank}"]
         assert counterpart(rows[f"lora rank={rank}"], rows.values(), "lora") == "baseline"
@@ -160,20 +142,22 @@ def test_rows_without_a_counterpart_say_why():
         why = "no row of lora has its rank, and there are several"
         assert counterpart(rows[label], rows.values(), "lora") == why
     assert counterpart(rows["mezo"], rows.values(), "lozo") == "there is no row of lozo"
+    rows = rows_of(result("a"), *(result(f"b{lr}", method__name="lora", method__lr=lr) for lr in (1e-3, 1e-2)))
+    assert counterpart(rows[0], rows, "lora") == "it could be paired with several rows of lora"
 
 
-def test_pairs_share_their_conditions():
-    """A row under noise is never compared with a baseline without it."""
-    made = [
-        result(f"{name}{std}", method__name=name, noise__std=std) for name in ("ar1zo", "lora") for std in (0.0, 0.1)
-    ]
+@pytest.mark.parametrize(("key", "values", "odd"), [("noise.std", (0.0, 0.1), 0.2), ("alpha", (8.0, 16.0), 1.0)])
+def test_pairs_share_their_conditions(key, values, odd):
+    """A row under noise is never compared with a baseline without it; of several of a rank the one that agrees is."""
+    name = key.replace(".", "__")
+    made = grid(name, values)
     rows = rows_of(*made)
     for row in rows[:2]:
         other = counterpart(row, rows, "lora")
         assert isinstance(other, ResultRow)
-        assert other.identity["noise.std"] == row.identity["noise.std"]
-    rows = rows_of(*made[:2], made[3])
-    assert counterpart(rows[0], rows, "lora") == "no row of lora has its noise.std"
+        assert other.identity[key] == row.identity[key]
+    rows = rows_of(result("x", **{name: odd}), *made[2:])
+    assert counterpart(rows[0], rows, "lora") == f"no row of lora has its {key}"
 
 
 def test_a_method_that_feels_no_noise_is_paired_with_the_baseline_without_it():
@@ -184,21 +168,3 @@ def test_a_method_that_feels_no_noise_is_paired_with_the_baseline_without_it():
     other = counterpart(row, rows, "lora")
     assert isinstance(other, ResultRow)
     assert other.identity["noise.std"] == 0.0
-
-
-def test_of_several_rows_of_a_rank_the_one_that_agrees_is_taken():
-    made = [
-        result(f"{name}{alpha}", method__name=name, alpha=alpha) for name in ("ar1zo", "lora") for alpha in (8.0, 16.0)
-    ]
-    rows = rows_of(*made)
-    for row in rows[:2]:
-        other = counterpart(row, rows, "lora")
-        assert isinstance(other, ResultRow)
-        assert other.identity["alpha"] == row.identity["alpha"]
-    rows = rows_of(result("x", alpha=1.0), *made[2:])
-    assert counterpart(rows[0], rows, "lora") == "no row of lora has its alpha"
-
-
-def test_a_grid_of_the_baseline_is_no_baseline():
-    rows = rows_of(result("a"), *(result(f"b{lr}", method__name="lora", method__lr=lr) for lr in (1e-3, 1e-2)))
-    assert counterpart(rows[0], rows, "lora") == "it could be paired with several rows of lora"

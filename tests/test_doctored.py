@@ -62,16 +62,13 @@ def honest(root):
 
 
 class Made:
-    """What comes of the folders below a root."""
+    """Tables of the folders below a root. The doctored score enters no mean, and makes none of them NaN."""
 
     def __init__(self, root, out, holes=(), protocol=None):
         self.results, self.unreadable = tables.gather(find_runs(root))
         made, self.refused = tables.build([*self.results, *holes], protocol)
         self.text = tables.write(made, self.refused, out, protocol)
         self.lines = pd.read_csv(out / "table.csv").to_dict("records") if (out / "table.csv").exists() else []
-
-    def require_no_lie(self):
-        """The doctored score has entered no mean, and no mean is NaN for it."""
         for line in self.lines:
             for name in ("zero_shot_dev", "dev_best", "test_best", "test_last"):
                 assert line["n"] == 0 or line[name] <= max(HONEST)
@@ -79,16 +76,8 @@ class Made:
 
 @pytest.fixture
 def outcome(root, tmp_path):
-    """Makes the tables and checks what must hold whatever was doctored."""
-
-    def make(holes=(), **protocol):
-        for old in tmp_path.glob("out/*"):
-            old.unlink()
-        made = Made(root, tmp_path / "out", holes, Protocol(**protocol))
-        made.require_no_lie()
-        return made
-
-    return make
+    """Makes the tables."""
+    return lambda holes=(), **protocol: Made(root, tmp_path / "out", holes, Protocol(**protocol))
 
 
 def test_honest_folders_make_a_table(outcome):
@@ -103,151 +92,94 @@ def test_honest_folders_make_a_table(outcome):
     ("key", "value", "told"),
     [
         ("identity.budget.queries", 80, "budget.queries (40, 80)"),
-        (
-            "provenance.model_revision",
-            "def",
-            "provenance.model_revision, though they were asked for the same (run lie has",
-        ),
+        ("provenance.model_revision", "def", "provenance.model_revision, though they were asked for the same (run lie"),
         ("provenance.data_files", {"other.jsonl": "0" * 64}, "provenance.data_files.other.jsonl"),
         ("queries.train", 4000, "spent more than its budget (run lie: 4002 of 40 queries)"),
     ],
 )
-@pytest.mark.parametrize("where", ["another row", "another seed"])
-def test_what_is_not_equal_ground_is_refused_by_name(root, outcome, key, value, told, where):
-    changes = {"rank": 4} if where == "another row" else {"seed": 3}
+@pytest.mark.parametrize("changes", [{"rank": 4}, {"seed": 3}], ids=["another row", "another seed"])
+def test_what_is_not_equal_ground_is_refused_by_name(root, outcome, key, value, told, changes):
     folder = leave(root, result("lie", accuracy=LIE, **changes))
     doctor(folder, **{key.replace(".", "__"): value})
     made = outcome()
-    assert made.lines == []
-    assert made.text == ""
+    assert (made.lines, made.text) == ([], "")
     (sentence,) = made.refused
     assert told in sentence
 
 
-@pytest.mark.parametrize("allow", [False, True])
-def test_a_seed_that_is_there_twice_is_not_averaged(root, honest, outcome, allow):
-    """A folder copied under another name, its score changed."""
+@pytest.mark.parametrize(("run_id", "told"), [("copied", "copied, honest2"), ("honest2", "honest2")])
+def test_a_seed_that_is_there_twice_is_not_averaged(honest, outcome, run_id, told):
+    """A folder copied under another name, its score changed, and its run's name too or not."""
     copy = honest.with_name("s2-copied")
     shutil.copytree(honest, copy)
-    doctor(copy, run_id="copied", metrics__test__best__accuracy=LIE)
-    made = outcome(allow_unmatched=allow)
-    told = "seed 2 is there 2 times (runs copied, honest2)"
-    if allow:
-        (line,) = made.lines
-        assert (line["n"], line["invalid"], line["unmatched"]) == (2, 2, True)
-        assert line["test_best"] == pytest.approx(0.55)
-        assert told in made.text
-    else:
-        assert made.lines == []
-        assert told in made.refused[0]
-
-
-def test_one_run_with_two_contents_is_not_averaged(honest, outcome):
-    copy = honest.with_name("s2x-honest2")
-    shutil.copytree(honest, copy)
-    doctor(copy, metrics__test__best__accuracy=LIE)
+    doctor(copy, run_id=run_id, metrics__test__best__accuracy=LIE)
     made = outcome()
     assert made.lines == []
-    assert "seed 2 is there 2 times (runs honest2)" in made.refused[0]
+    assert f"seed 2 is there 2 times (runs {told})" in made.refused[0]
+    made = outcome(allow_unmatched=True)
+    (line,) = made.lines
+    assert (line["n"], line["invalid"], line["unmatched"]) == (2, 2, True)
+    assert line["test_best"] == pytest.approx(0.55)
+    assert f"seed 2 is there 2 times (runs {told})" in made.text
 
 
 @pytest.mark.parametrize("how", ["no folder", "no result.json", "unfinished"])
-def test_a_missing_result_is_a_visible_hole(root, honest, outcome, how):
-    planned = hole("honest2", seed=2)
+def test_a_missing_result_is_a_visible_hole(honest, outcome, how):
     if how == "no folder":
         shutil.rmtree(honest)
     elif how == "no result.json":
         (honest / "result.json").unlink()
     else:
         doctor(honest, status="interrupted", metrics={})
-    made = outcome([planned])
+    made = outcome([hole("honest2", seed=2)])
     (line,) = made.lines
     assert (line["n"], line["missing"], line["test_best"]) == (2, 1, pytest.approx(0.55))
     assert "missing" in made.text
 
 
-@pytest.mark.parametrize("part", [0.0, 0.5, 0.99])
-def test_a_result_that_was_cut_short_is_told_and_not_read(honest, outcome, part):
-    whole = (honest / "result.json").read_bytes()
-    (honest / "result.json").write_bytes(whole[: int(part * len(whole))])
+EARLIER = f'{{"schema": {SCHEMA - 1}}}'
+BROKEN = ["null", "[]", '"done"', "{}", f'{{"schema": {SCHEMA}}}', EARLIER, "\x00", 0.0, 0.5, 0.99]
+
+
+@pytest.mark.parametrize("content", BROKEN, ids=repr)
+def test_a_result_that_is_cut_short_or_none_is_told_and_not_read(honest, outcome, content):
+    file = honest / "result.json"
+    whole = file.read_bytes()
+    file.write_bytes(content.encode() if isinstance(content, str) else whole[: int(content * len(whole))])
     made = outcome([hole("honest2", seed=2)])
     (line,) = made.lines
-    assert (line["n"], line["missing"]) == (2, 1)
+    assert (line["n"], line["missing"], line["test_best"]) == (2, 1, pytest.approx(0.55))
     (sentence,) = made.unreadable
     assert str(honest) in sentence
 
 
-@pytest.mark.parametrize("content", ["null", "[]", '"done"', "{}", f'{{"schema": {SCHEMA}}}', '{"schema": 1}', "\x00"])
-def test_a_result_that_is_none_is_told_and_not_read(honest, outcome, content):
-    (honest / "result.json").write_text(content, encoding="utf-8")
-    made = outcome()
-    assert made.lines[0]["n"] == 2
-    assert len(made.unreadable) == 1
+REMOVED = object()
+TYPES = [("seed", "2"), ("seed", True), ("identity", None), ("identity.method.name", 3), ("status", None), ("task", 1)]
+TYPES += [("job", "training"), ("metric", None), ("metrics", []), ("metrics.dev.zero_shot.accuracy", None)]
+TYPES += [("metrics.dev.best.loss", "0.99"), ("metrics.test.last.accuracy", True), ("queries.train", math.nan)]
+TYPES += [("tokens", None), ("seconds.train", "fast"), ("provenance", None)]
+MISSING = ["seed", "identity.method", "metrics", "queries", "queries.calibration", "metric", "seconds.step_median"]
 
 
-@pytest.mark.parametrize(
-    ("key", "value"),
-    [
-        ("seed", "2"),
-        ("seed", True),
-        ("identity", None),
-        ("identity.method.name", 3),
-        ("status", None),
-        ("task", 1),
-        ("job", "training"),
-        ("metric", None),
-        ("metrics", []),
-        ("metrics.dev.zero_shot.accuracy", None),
-        ("metrics.dev.best.loss", "0.99"),
-        ("metrics.test.last.accuracy", True),
-        ("queries.train", math.nan),
-        ("tokens", None),
-        ("seconds.train", "fast"),
-        ("provenance", None),
-    ],
-)
-def test_a_value_of_another_type_is_told_by_file_and_key_and_not_read(honest, outcome, key, value):
-    doctor(honest, **{key.replace(".", "__"): value})
+@pytest.mark.parametrize(("key", "value"), [*TYPES, *((key, REMOVED) for key in MISSING)])
+def test_a_missing_key_and_a_value_of_another_type_are_told_by_file_and_key_and_not_read(honest, outcome, key, value):
+    if value is REMOVED:
+        doctor(honest, key)
+    else:
+        doctor(honest, **{key.replace(".", "__"): value})
     made = outcome()
     assert made.lines[0]["n"] == 2
     (sentence,) = made.unreadable
-    assert f"{honest / 'result.json'}: Invalid {key}: {value!r}." in sentence
-
-
-@pytest.mark.parametrize(
-    "key", ["seed", "identity.method", "metrics", "queries", "queries.calibration", "metric", "seconds.step_median"]
-)
-def test_a_missing_key_is_told_by_file_and_name_and_not_read(honest, outcome, key):
-    doctor(honest, key)
-    made = outcome()
-    assert made.lines[0]["n"] == 2
-    (sentence,) = made.unreadable
-    assert f"{honest / 'result.json'}: Missing key {key}." in sentence
-
-
-def test_a_result_of_an_earlier_schema_is_told_and_not_read(honest, outcome):
-    doctor(honest, schema=SCHEMA - 1)
-    made = outcome()
-    assert made.lines[0]["n"] == 2
-    assert len(made.unreadable) == 1
+    told = f"Missing key {key}." if value is REMOVED else f"Invalid {key}: {value!r}."
+    assert f"{honest / 'result.json'}: {told}" in sentence
 
 
 def test_other_jobs_are_left_out_without_a_word(root, outcome):
-    made = ProbeResult(
-        job="probe",
-        run_id="probe",
-        model="m",
-        task="t",
-        seed=3,
-        identity={},
-        status="done",
-        cells=1,
-        queries={"probe": 2, "noise": 0},
-        seconds={"total": 1.0},
-        report="",
-    )
-    RunDirectory(root / "t" / "m" / "probe" / "s3-probe").start("", {})
-    RunDirectory(root / "t" / "m" / "probe" / "s3-probe").finish(made)
+    known = {"job": "probe", "run_id": "probe", "model": "m", "task": "t", "seed": 3, "identity": {}, "status": "done"}
+    spent = {"queries": {"probe": 2, "noise": 0}, "seconds": {"total": 1.0}}
+    directory = RunDirectory(root / "t" / "m" / "probe" / "s3-probe")
+    directory.start("", {})
+    directory.finish(ProbeResult(**known, **spent, cells=1, report=""))
     made = outcome()
     assert (made.lines[0]["n"], made.unreadable) == (3, [])
 

@@ -9,15 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from zo_runner.tasks.metrics import (
-    ANSWER_METRICS,
-    METRICS,
-    drop_exact_match,
-    drop_f1,
-    exact_match,
-    metric_of,
-    token_f1,
-)
+from zo_runner.tasks.metrics import ANSWER_METRICS, METRICS, drop_exact_match, drop_f1, exact_match, metric_of, token_f1
 
 WORDS = ["a", "An", "THE", "red", "Red", "red.", "blue", "blue-", "it's", "its", "theme", "3", "3.0", "1,000", "'", "ß"]
 texts = st.lists(st.sampled_from(WORDS), max_size=6).map(" ".join) | st.text(max_size=12)
@@ -34,21 +26,15 @@ def one(*spans):
 # Direction and format
 
 
-@pytest.mark.parametrize(
-    ("name", "text", "unit", "axis", "most"),
-    [
+def test_a_metric_is_written_in_percent_unless_it_is_perplexity():
+    for name, text, unit, axis, most in (
         ("accuracy", "87.5%", "%", "accuracy (%)", 1.0),
         ("exact_match", "87.5% exact match", "%", "exact match (%)", 1.0),
         ("perplexity", "0.88 perplexity", "perplexity", "perplexity", math.inf),
         ("of_my_own", "87.5% of my own", "%", "of my own (%)", 1.0),
-    ],
-)
-def test_a_metric_is_written_in_percent_unless_it_is_perplexity(name, text, unit, axis, most):
-    metric = metric_of(name)
-    assert (metric.text(0.875), metric.unit, metric.axis, metric.most) == (text, unit, axis, most)
-
-
-def test_only_a_lower_perplexity_is_better():
+    ):
+        metric = metric_of(name)
+        assert (metric.text(0.875), metric.unit, metric.axis, metric.most) == (text, unit, axis, most)
     assert [name for name, metric in METRICS.items() if metric.order(2.0) < metric.order(1.0)] == ["perplexity"]
     assert set(METRICS) == {"accuracy", "perplexity", *ANSWER_METRICS}
 
@@ -58,18 +44,12 @@ def test_only_a_lower_perplexity_is_better():
 
 @every_metric
 @law
-@given(texts, answer_lists)
-def test_a_score_is_a_ratio(metric, prediction, answers):
-    score = metric(prediction, answers)
+@given(texts, answer_lists, answer_lists)
+def test_the_score_of_several_golds_is_a_ratio_and_the_best_of_them(metric, prediction, some, others):
+    score = metric(prediction, some + others)
     assert isinstance(score, float)
     assert 0 <= score <= 1
-
-
-@every_metric
-@law
-@given(texts, answer_lists, answer_lists)
-def test_the_score_of_several_golds_is_the_best_of_them(metric, prediction, some, others):
-    assert metric(prediction, some + others) == max(metric(prediction, some), metric(prediction, others))
+    assert score == max(metric(prediction, some), metric(prediction, others))
 
 
 @every_metric
@@ -84,9 +64,7 @@ def test_case_articles_punctuation_and_white_space_do_not_count(metric, predicti
 @every_metric
 @pytest.mark.parametrize("answers", [(), ((),), (("red",), ())])
 def test_a_score_needs_gold_answers_with_spans(metric, answers):
-    with pytest.raises(
-        ValueError, match=r"^Invalid answers: .+\. Must be at least one gold answer, each of at least one"
-    ):
+    with pytest.raises(ValueError, match=r"^Invalid answers: "):
         metric("red", answers)
 
 
@@ -101,6 +79,7 @@ def test_a_score_needs_gold_answers_with_spans(metric, answers):
         ("in 1999", "on a 1999", 2 * (1 / 2) * (1 / 2) / (1 / 2 + 1 / 2)),  # 0.5
         ("no no no", "no no maybe", 2 / 3),  # multisets: two of three, three of three would be a set's answer
         ("no", "no no no", 0.5),  # P = 1, R = 1/3
+        ("no", "no answer", 2 / 3),  # no more than a text, where MeZO's code gives 0
         ("touch-down", "touchdown", 1.0),  # a hyphen vanishes and does not split
         ("1,000", "1000", 1.0),
         ("7", "7.0", 0.0),  # "7" against "70": SQuAD knows no numbers
@@ -117,11 +96,21 @@ def test_token_f1(prediction, gold, expected):
 
 
 @pytest.mark.parametrize(
-    ("prediction", "gold", "expected"),
-    [("An  Apple.", "apple", 1.0), ("red blue", "blue red", 0.0), ("red", "red red", 0.0), ("U.S.", "us", 1.0)],
+    ("metric", "prediction", "gold", "expected"),
+    [
+        (exact_match, "An  Apple.", "apple", 1.0),
+        (exact_match, "red blue", "blue red", 0.0),
+        (exact_match, "red", "red red", 0.0),
+        (exact_match, "U.S.", "us", 1.0),
+        (drop_exact_match, "1,000", "1000.0", 1.0),
+        (drop_exact_match, "the 30-yard", "30 Yard", 1.0),
+        (drop_exact_match, "blue red", "red blue", 0.0),
+        (drop_exact_match, "red", "red red", 0.0),  # as bags the same, as texts not
+        (drop_exact_match, "7", "8", 0.0),
+    ],
 )
-def test_exact_match(prediction, gold, expected):
-    assert exact_match(prediction, one(gold)) == expected
+def test_exact_match_of_one_span(metric, prediction, gold, expected):
+    assert metric(prediction, one(gold)) == expected
 
 
 @pytest.mark.parametrize(
@@ -138,11 +127,6 @@ def test_texts_of_which_normalisation_leaves_nothing(prediction, gold, f1, match
     assert token_f1(prediction, one(gold)) == f1
     assert exact_match(prediction, one(gold)) == match
     assert drop_f1(prediction, one(gold)) == drop_exact_match(prediction, one(gold)) == drop
-
-
-def test_texts_that_say_there_is_no_answer_are_texts():
-    """MeZO's code gives 0 here, unless the prediction is the gold."""
-    assert token_f1("no", one("no answer")) == pytest.approx(2 / 3, rel=1e-12)
 
 
 def sorted_tokens(text):
@@ -170,30 +154,12 @@ ascii_texts = st.lists(st.sampled_from([*WORDS[:-1], "a\tb", "-"]) | st.text(str
 @law
 @given(ascii_texts.map(" ".join), st.lists(ascii_texts.map(" ".join), min_size=1, max_size=3))
 def test_token_f1_is_that_of_two_sorted_lists(prediction, spans):
+    """So it is symmetric, and knows no order; an exact match has F1 1, unless nothing is left."""
     first, seconds = sorted_tokens(prediction), [sorted_tokens(span) for span in spans]
     expected = max(merged_f1(first, second) for second in seconds)
     assert token_f1(prediction, one(*spans)) == pytest.approx(expected, rel=1e-12)
-
-
-@law
-@given(texts, texts)
-def test_token_f1_is_symmetric(first, second):
-    assert token_f1(first, one(second)) == token_f1(second, one(first))
-
-
-@law
-@given(texts, texts, st.randoms())
-def test_token_f1_knows_no_order(prediction, gold, random):
-    shuffled = prediction.split()
-    random.shuffle(shuffled)
-    assert token_f1(" ".join(shuffled), one(gold)) == token_f1(prediction, one(gold))
-
-
-@law
-@given(texts, answer_lists)
-def test_an_exact_match_has_f1_1_unless_nothing_is_left(prediction, answers):
-    if exact_match(prediction, answers) and token_f1(prediction, one(prediction)):
-        assert token_f1(prediction, answers) == 1
+    if exact_match(prediction, one(*spans)) and first:
+        assert token_f1(prediction, one(*spans)) == 1
 
 
 @pytest.mark.parametrize("metric", [token_f1, exact_match])
@@ -237,20 +203,6 @@ def test_drop_f1_of_one_span(prediction, gold, expected):
 
 
 @pytest.mark.parametrize(
-    ("prediction", "gold", "expected"),
-    [
-        ("1,000", "1000.0", 1.0),
-        ("the 30-yard", "30 Yard", 1.0),
-        ("blue red", "red blue", 0.0),
-        ("red", "red red", 0.0),  # as bags the same, as texts not
-        ("7", "8", 0.0),
-    ],
-)
-def test_drop_exact_match_of_one_span(prediction, gold, expected):
-    assert drop_exact_match(prediction, one(gold)) == expected
-
-
-@pytest.mark.parametrize(
     ("prediction", "gold", "f1", "match"),
     [
         (("red", "blue"), ("blue", "red"), 1.0, 1.0),
@@ -271,14 +223,10 @@ def test_drop_aligns_the_spans_of_one_gold(prediction, gold, f1, match):
     assert drop_exact_match(prediction, one(*gold)) == match
 
 
-def test_the_best_f1_and_the_exact_match_may_stand_on_different_golds():
-    prediction = ("red", "red", "blue")
-    answers = (("red", "blue", "blue"), ("red", "red", "blue sky"))
+def test_drop_takes_the_best_gold_for_each_metric_and_its_spans_are_no_alternatives():
+    prediction, answers = ("red", "red", "blue"), (("red", "blue", "blue"), ("red", "red", "blue sky"))
     assert drop_exact_match(prediction, answers) == 1  # with the first, F1 2/3
     assert drop_f1(prediction, answers) == 0.89  # with the second, (1 + 1 + 2/3) / 3
-
-
-def test_for_drop_the_spans_of_a_gold_are_no_alternatives():
     assert drop_f1("red", (("red", "blue"),)) == 0.5
     assert drop_f1("red", (("red",), ("blue",))) == 1
 
@@ -336,27 +284,10 @@ def best_by_trying(predicted, gold):
 @given(drop_spans, drop_spans)
 def test_drop_f1_is_the_best_of_all_alignments(predicted, gold):
     bags = [[{token for word in span for token in DROP_WORDS[word]} for span in spans] for spans in (predicted, gold)]
-    score = drop_f1(tuple(map(" ".join, predicted)), one(*map(" ".join, gold)))
+    prediction, answers = tuple(map(" ".join, predicted)), one(*map(" ".join, gold))
+    score = drop_f1(prediction, answers)
     assert score == pytest.approx(float(best_by_trying(*bags)), abs=0.005 + 1e-9)
     assert score == pytest.approx(round(score, 2), abs=1e-12)
-
-
-@law
-@given(drop_spans, drop_spans, st.randoms())
-def test_drop_knows_no_order_of_spans(predicted, gold, random):
-    prediction, answers = tuple(map(" ".join, predicted)), one(*map(" ".join, gold))
-    shuffled = tuple(random.sample(prediction, len(prediction)))
-    assert drop_f1(shuffled, answers) == pytest.approx(drop_f1(prediction, answers), abs=0.01 + 1e-9)
-    assert drop_exact_match(shuffled, answers) == drop_exact_match(prediction, answers)
-
-
-@law
-@given(texts, answer_lists)
-def test_one_span_that_matches_exactly_has_f1_1(prediction, answers):
-    assert not drop_exact_match(prediction, answers) or drop_f1(prediction, answers) == 1
-
-
-@law
-@given(texts, st.lists(texts, min_size=1, max_size=4))
-def test_one_span_gets_at_most_its_share_of_a_gold_with_several(prediction, spans):
-    assert drop_f1(prediction, one(*spans)) <= round(1 / len(spans), 2)
+    assert drop_exact_match(prediction[::-1], answers) == drop_exact_match(prediction, answers)
+    if len(prediction) == 1 and drop_exact_match(prediction, answers):
+        assert score == 1

@@ -10,7 +10,6 @@ import sys
 from collections import Counter
 from dataclasses import fields, replace
 from html.parser import HTMLParser
-from pathlib import Path
 from urllib.parse import unquote, unquote_to_bytes, urlsplit
 
 import pandas as pd
@@ -31,7 +30,6 @@ HOSTILE = (
     "-->\u2028<!--",
 )
 SECTIONS = ["question", "protocol", "tables", "figures", "missing", "runs", "versions"]
-VOID = {"meta", "img"}
 
 
 class Reader(HTMLParser):
@@ -45,15 +43,15 @@ class Reader(HTMLParser):
         assert self.open == []
 
     def handle_starttag(self, tag, attrs):
-        self.tags.append((tag, dict(attrs)))
-        assert len(dict(attrs)) == len(attrs)
-        if tag not in VOID:
+        self.handle_startendtag(tag, attrs)
+        if tag not in {"meta", "img"}:
             self.open.append(tag)
         if tag in ("td", "th"):
             self.cells.append("")
 
     def handle_startendtag(self, tag, attrs):
         self.tags.append((tag, dict(attrs)))
+        assert len(dict(attrs)) == len(attrs)
 
     def handle_endtag(self, tag):
         assert self.open.pop() == tag
@@ -71,7 +69,17 @@ class Reader(HTMLParser):
 
     @property
     def text(self):
-        return "".join(text for inside, text in self.texts if inside not in ("style", "title"))
+        """All that is said, with single spaces."""
+        return " ".join("".join(text for inside, text in self.texts if inside not in ("style", "title")).split())
+
+    @property
+    def sections(self):
+        return [attrs["id"] for tag, attrs in self.tags if tag == "h2"]
+
+    @property
+    def links(self):
+        """Addresses outside the page."""
+        return [link for link in self.values("href") if not link.startswith("#")]
 
 
 @pytest.fixture(scope="module")
@@ -92,15 +100,8 @@ def empty(**changes):
 
 
 def run(**changes):
-    values = {
-        "label": "ar1zo rank=4",
-        "seed": 0,
-        "stage": 2,
-        "status": "done",
-        "summary": "dev 90 %",
-        "link": "runs/s0-1",
-    }
-    return Run(**(values | changes))
+    values = {"label": "ar1zo rank=4", "seed": 0, "stage": 2, "status": "done", "summary": "dev 90 %"}
+    return Run(**({**values, "link": "runs/s0-1"} | changes))
 
 
 @pytest.fixture
@@ -121,10 +122,12 @@ def page(drawing):
 
 
 def test_sections_come_in_order_and_every_reference_leads_somewhere(page):
-    read = Reader(render(page))
-    assert [attrs["id"] for tag, attrs in read.tags if tag == "h2"] == SECTIONS
+    text = render(page)
+    assert text == render(page)
+    read = Reader(text)
+    assert read.sections == SECTIONS
     ids = read.values("id")
-    assert [name for name, count in Counter(ids).items() if count > 1] == []
+    assert len(ids) == len(set(ids))
     referred = [name for key in ("aria-labelledby", "aria-describedby") for name in read.values(key)]
     referred += [link[1:] for link in read.values("href") if link.startswith("#")]
     assert {*SECTIONS, "refused", "table-1", "caption-2"} <= {*referred, *ids}
@@ -144,15 +147,14 @@ def test_the_page_stands_alone(page):
     (policy,) = [a["content"] for tag, a in read.tags if a.get("http-equiv") == "Content-Security-Policy"]
     assert policy.startswith("default-src 'none';")
     assert "script-src" not in policy
-    links = [link for link in read.values("href") if not link.startswith("#")]
-    assert links == ["runs/s0-1", "runs/s0-1"]
+    assert read.links == ["runs/s0-1", "runs/s0-1"]
 
 
 def test_what_is_given_is_on_the_page(page):
     read = Reader(render(page))
     for text in ("Which?", "2000 queries", "a" * 40, "mezo: 1 of 3 runs", "Diverged runs are not averaged."):
         assert text in read.text
-    assert "3 runs: 1 done, 1 diverged, 1 missing." in " ".join(read.text.split())
+    assert "3 runs: 1 done, 1 diverged, 1 missing." in read.text
     assert "Incomplete:" in read.text
     assert "No table: its rows differ in budget.queries" in read.text
     for i, row in enumerate(page.tables[0][1].itertuples(index=False, name=None)):
@@ -161,38 +163,25 @@ def test_what_is_given_is_on_the_page(page):
     assert [text.strip() for text in read.said("a") if "s0-" in text] == ["s0-1", "s0-1"]
 
 
-def test_an_empty_page_says_that_there_is_nothing():
+def test_an_empty_page_says_that_there_is_nothing_and_a_hole_or_a_refusal_is_not_called_nothing():
     read = Reader(render(empty()))
-    said = " ".join(read.text.split())
-    assert "What is missing Nothing." in said
-    assert "Nothing is missing." in said
-    assert "Incomplete" not in said
-    for text in ("0 runs.", "There is no table.", "There is no figure.", "There is no run.", "None is recorded."):
-        assert text in said
-    assert [attrs["id"] for tag, attrs in read.tags if tag == "h2"] == SECTIONS
-
-
-@pytest.mark.parametrize("changes", [{"missing": ["x"]}, {"refusals": ["x"]}])
-def test_a_hole_or_a_refusal_is_never_called_nothing(changes):
-    said = " ".join(Reader(render(empty(**changes))).text.split())
-    assert "Nothing" not in said
-    assert "Incomplete: see what is missing." in said
+    assert "Incomplete" not in read.text
+    nothing = ("There is no table.", "There is no figure.", "There is no run.", "None is recorded.")
+    for text in ("What is missing Nothing.", "Nothing is missing.", "0 runs.", *nothing):
+        assert text in read.text
+    assert read.sections == SECTIONS
+    for changes in ({"missing": ["x"]}, {"refusals": ["x"]}):
+        said = Reader(render(empty(**changes))).text
+        assert "Nothing" not in said
+        assert "Incomplete: see what is missing." in said
 
 
 def everywhere(text, drawing):
     """A page that says `text` wherever it can be said."""
-    return Page(
-        title=text,
-        question=text,
-        protocol={text: text},
-        tables=[(text, pd.DataFrame({text: [text, "a"]}))],
-        figures=[(text, drawing)],
-        versions={text: text},
-        runs=[run(label=text, status=text, summary=text, link=f"runs/{text}/s0-1")],
-        missing=[text],
-        refusals=[text],
-        notes=[text],
-    )
+    words = dict.fromkeys(("title", "question"), text) | {key: [text] for key in ("missing", "refusals", "notes")}
+    words |= {key: {text: text} for key in ("protocol", "versions")}
+    runs = [run(label=text, status=text, summary=text, link=f"runs/{text}/s0-1")]
+    return Page(**words, tables=[(text, pd.DataFrame({text: [text, "a"]}))], figures=[(text, drawing)], runs=runs)
 
 
 @pytest.mark.parametrize("text", HOSTILE)
@@ -203,48 +192,32 @@ def test_whatever_people_wrote_stays_text(text, drawing):
         assert sum(text in said for said in read.said(tag)) == times, tag
     assert read.said("title") == [text]
     assert [alt.startswith(f"{text}. Written in the figure: ") for alt in read.values("alt")] == [True]
-    (link,) = [link for link in read.values("href") if not link.startswith("#")]
-    assert unquote(link) == f"runs/{text}/s0-1"
+    assert [unquote(link) for link in read.links] == [f"runs/{text}/s0-1"]
 
 
-def test_characters_that_a_page_cannot_hold_are_replaced():
-    text = render(empty(notes=["a\x00b\x1b[31mc\ud800d\ttab\nline"]))
+def test_characters_that_a_page_cannot_hold_are_replaced_and_a_key_in_an_assignment_goes():
+    kept = "package wandb 0.31 and a hash " + "b" * 40
+    text = render(empty(notes=["a\x00b\x1b[31mc\ud800d\ttab\nline", "WANDB_API_KEY=0123456789abcdef is set", kept]))
     assert "a\ufffdb\ufffd[31mc?d\ttab\nline" in text
     text.encode("utf-8")
+    assert "0123456789abcdef" not in text
+    assert "WANDB_API_KEY=[removed] is set" in text
+    assert kept in text
 
 
-@pytest.mark.parametrize(
-    "link",
-    ["a b/c", "a'b\"c", "a&b<c>", "a#b?c=d", "50%", "é/日", "../../runs/s0-1", "javascript:alert(1)", "http://x/y"],
-)
+LINKS = ["a b/c", "a'b\"c", "a&b<c>", "a#b?c=d", "50%", "é/日", "../../runs/s0-1", "javascript:alert(1)", "http://x/y"]
+LINKS.append(b"runs/\xff\xfe".decode("utf-8", "surrogateescape"))  # a path that is no text
+
+
+@pytest.mark.parametrize("link", LINKS, ids=ascii)
 def test_links_are_relative_and_encoded(link):
-    (address,) = [a for a in Reader(render(empty(runs=[run(link=link)]))).values("href") if not a.startswith("#")]
+    (address,) = Reader(render(empty(runs=[run(link=link)]))).links
     assert re.fullmatch(r"[A-Za-z0-9._~/%-]+", address)
-    assert unquote(address) == link
+    assert unquote_to_bytes(address) == link.encode("utf-8", "surrogateescape")
     parts = urlsplit(address)
     assert (parts.scheme, parts.netloc, parts.query, parts.fragment) == ("", "", "", "")
-
-
-def test_a_path_that_is_no_text_is_still_found():
-    text = render(empty(runs=[run(link=b"runs/\xff\xfe".decode("utf-8", "surrogateescape"))]))
-    (address,) = [a for a in Reader(text).values("href") if not a.startswith("#")]
-    assert unquote_to_bytes(address) == b"runs/\xff\xfe"
-    text.encode("utf-8")
-
-
-@pytest.mark.parametrize("link", ["/runs/s0-1", "//example.org/x"])
-def test_an_absolute_link_is_refused(link):
     with pytest.raises(ValueError, match="Must be a relative path"):
-        render(empty(runs=[run(link=link)]))
-
-
-def test_a_key_in_an_assignment_goes_and_the_rest_stays():
-    said = Reader(
-        render(empty(notes=["WANDB_API_KEY=0123456789abcdef is set", "package wandb 0.31 and a hash " + "b" * 40]))
-    ).text
-    assert "0123456789abcdef" not in said
-    assert "WANDB_API_KEY=[removed] is set" in said
-    assert "package wandb 0.31 and a hash " + "b" * 40 in said
+        render(empty(runs=[run(link=f"/{link}")]))
 
 
 def test_figures_are_images_of_the_drawings_with_a_text_alternative(page, drawing):
@@ -254,10 +227,7 @@ def test_figures_are_images_of_the_drawings_with_a_text_alternative(page, drawin
         assert alt.startswith(f"{caption}. Written in the figure: ")
         for part in ("ar1zo", "mezo <&>", "rank r", "Missing: mezo (1 of 3)."):
             assert part in alt
-
-
-def test_a_drawing_without_words_has_its_caption_for_an_alternative():
-    assert Reader(render(empty(figures=[("c", "<svg><!-- 4 --></svg>")]))).values("alt") == ["c"]
+    assert Reader(render(empty(figures=[("c", "<svg><!-- 4 --></svg>")]))).values("alt") == ["c"]  # it has no words
 
 
 def test_tables_hold_any_frame():
@@ -266,21 +236,26 @@ def test_tables_hold_any_frame():
     nothing = pd.DataFrame({"a": [], "b": []})
     read = Reader(render(empty(tables=[("one", frame), ("two", nothing), ("three", pd.DataFrame())])))
     assert read.cells[4:16] == ["a", "1.5 ± 0.1", "–", "3", "b", "-", "–", "diverged", "c", "-∞", "–", "–"]
-    columns = [attrs.get("class") for tag, attrs in read.tags if tag == "th" and attrs["scope"] == "col"]
+    heads = [attrs for tag, attrs in read.tags if tag == "th"]
+    columns = [attrs.get("class") for attrs in heads if attrs["scope"] == "col"]
     assert columns == [None, "number", "number", None, None, None]
-    rows = [attrs for tag, attrs in read.tags if tag == "th" and attrs["scope"] == "row"]
-    assert len(rows) == 3
+    assert sum(attrs["scope"] == "row" for attrs in heads) == 3
 
 
-def test_the_same_page_is_the_same_text(page):
-    assert render(page) == render(page)
-
-
-def test_neither_torch_nor_matplotlib_is_loaded():
-    command = "import sys, zo_runner.reporting.html_report; print(sorted({'matplotlib', 'torch'} & {*sys.modules}))"
-    root = Path(__file__).parents[1]
-    done = subprocess.run([sys.executable, "-c", command], capture_output=True, text=True, check=True, cwd=root)
-    assert done.stdout == "[]\n"
+@pytest.mark.parametrize(
+    ("module", "heavy"),
+    [
+        ("html_report", {"torch", "matplotlib"}),
+        ("figures.probe_figures", {"torch", "matplotlib"}),
+        ("figures.sweep_figures", {"torch", "matplotlib", "scipy"}),
+        ("tables.tables", {"torch", "matplotlib", "transformers", "peft", "scipy.stats"}),
+    ],
+)
+def test_reports_are_imported_without_what_trains_and_draws(module, heavy):
+    command = f"import sys, zo_runner.reporting.{module}; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", command], capture_output=True, text=True, check=True)
+    assert f"zo_runner.reporting.{module}" in done.stdout.split()
+    assert not heavy & set(done.stdout.split())
 
 
 @pytest.fixture
@@ -304,10 +279,9 @@ def test_chromium_shows_the_tables_and_figures(page, browse):
     hostile = replace(page, notes=list(HOSTILE), title="".join(HOSTILE))
     read = Reader(browse(render(hostile), "--dump-dom"))
     tags = Counter(tag for tag, _ in read.tags)
-    assert (tags["table"], tags["img"], tags["script"], tags["iframe"]) == (3, 2, 0, 0)
-    assert tags["tr"] == 4 + 4 + 4
+    assert [tags[tag] for tag in ("table", "img", "script", "iframe", "tr")] == [3, 2, 0, 0, 4 + 4 + 4]
     assert "0.0 ± 1.0 [0.1, 0.9]" in read.cells
-    assert [attrs["id"] for tag, attrs in read.tags if tag == "h2"] == SECTIONS
+    assert read.sections == SECTIONS
     assert [said for said in read.said("li") if said in HOSTILE] == list(HOSTILE)
 
 
@@ -347,16 +321,10 @@ def test_chromium_never_scrolls_the_page_sideways(page, browse, drawing):
     frames = [f'<iframe style="width:{w}px; border:0" srcdoc="{html.escape(text)}"></iframe>' for text, w in wanted]
     dom = browse(f"<!doctype html><body>{MEASURE}{''.join(frames)}", "--dump-dom", "--virtual-time-budget=5000")
     *found, control = json.loads(html.unescape(re.search(r"<output>(.*)</output>", dom).group(1)))
-    assert [one["width"] for one in found] == [390, 1280, 390, 1280]
-    assert [one["content"] for one in found] == [390, 1280, 390, 1280]
+    assert [one["width"] for one in found] == [one["content"] for one in found] == [390, 1280, 390, 1280]
     assert control["content"] > 1000
-    assert found[0]["boxes"] == [
-        True,
-        False,
-        True,
-        True,
-        True,
-    ]  # the wide table scrolls in its box, the narrow does not
+    # The wide table scrolls in its box, the narrow does not.
+    assert found[0]["boxes"] == [True, False, True, True, True]
     assert found[1]["boxes"] == [True, False, False, False, False]
     width, height = map(float, re.search(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', drawing).groups())
     for one in found:

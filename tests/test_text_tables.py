@@ -2,7 +2,6 @@
 
 import math
 
-import pandas as pd
 import pytest
 
 from zo_runner.reporting.tables import formats
@@ -40,10 +39,3 @@ def test_a_number_is_shown_in_its_form_and_without_nan(value, form, text):
 )
 def test_latex_takes_no_text_for_a_command(text, escaped):
     assert formats.escape(text) == escaped
-
-
-def test_markdown_cells_and_titles_stay_in_their_cell():
-    text = formats.markdown(pd.DataFrame({"a|b": ["c|d", "e\nf"]}))
-    assert text.splitlines()[0].startswith(r"| a\|b")
-    assert len(text.splitlines()) == 4
-    assert r"c\|d" in text

@@ -44,7 +44,8 @@ job=probe probe.adapter=/nowhere
 def refused(root, *words):
     ended = zo_run(*words, f"runtime.root={root / 'runs'}")
     assert (ended.code, ended.out, list(root.rglob("result.json"))) == (1, "", [])
-    (line,) = ended.err.splitlines()
+    *warnings, line = ended.err.splitlines()
+    assert all(" has no effect: " in warning for warning in warnings)
     return line.removeprefix("zo-run: error: ")
 
 

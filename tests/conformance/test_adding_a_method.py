@@ -13,7 +13,7 @@ import pytest
 
 HOME = Path(__file__).parents[2]
 SUITE = [
-    *("tests/conformance", "tests/reference", "tests/estimators/test_slopes.py", "tests/test_directions.py"),
+    *("tests/conformance", "tests/reference", "tests/test_directions.py"),
     "--ignore=tests/conformance/test_adding_a_method.py",
 ]
 
@@ -105,7 +105,7 @@ def test_four_files_are_a_method_that_the_whole_suite_finds(tmp_path):
     passed = lines(said, "PASSED")
     assert code == 0, said
     for needed in (
-        *("test_rules.py", "test_discovery.py", "test_reference.py", "test_slopes.py", "test_directions.py"),
+        *("test_rules.py", "test_discovery.py", "test_reference.py", "test_directions.py"),
         *("test_sphere.py::", "written-sphere]", "written-sphere-adapter]", "test_method_follows_its_transcription"),
     ):
         assert any(needed in line for line in passed), needed

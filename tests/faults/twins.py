@@ -11,7 +11,7 @@ from zo_runner.records.json_files import encode, read_lines, read_object
 from zo_runner.records.run_directory import read_meta
 
 # Values of a clock or a machine, and their checksums.
-FREE = {"seconds", "sum", "memory_bytes", "peak_memory_bytes", "peak_memory_of"}
+FREE = {"seconds", "sum", "checksum", "memory_bytes", "peak_memory_bytes", "peak_memory_of"}
 
 LOGS = ("journal.jsonl", "metrics.jsonl")
 TENSORS = ("adapter", "best")

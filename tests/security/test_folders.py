@@ -5,6 +5,7 @@ import stat
 
 import pytest
 
+from tests import made_results
 from tests.cli.helpers import SMALL, configure, the_run, zo_run
 from zo_runner.config import validation
 from zo_runner.errors import Fault, UserError
@@ -130,7 +131,7 @@ def test_links_in_a_run_directory_are_replaced_and_not_followed(tmp_path, elsewh
         (directory.path / name).symlink_to(elsewhere / name if (elsewhere / name).exists() else elsewhere)
     directory.start("config", {})
     directory.log({"a": 1})
-    directory.finish({"status": "done"})
+    directory.finish(made_results.result("a"))
     _untouched(elsewhere)
     assert not any(path.is_symlink() for path in directory.path.iterdir())
 
@@ -186,7 +187,7 @@ def test_what_records_writes_has_the_permissions_of_the_umask(umask, tmp_path):
     directory.start("config", {})
     directory.log({})
     directory.replace("best", lambda folder: (folder / "a").write_text("", encoding="utf-8"))
-    directory.finish({})
+    directory.finish(made_results.result("a"))
     with hold(tmp_path / ".0.lock"):
         modes = _modes(tmp_path)
     folders = {name for name in modes if (tmp_path / name).is_dir()}

@@ -52,4 +52,5 @@ def latex(frame: pd.DataFrame, caption: str) -> str:
 def escape(text: str) -> str:
     """`text` on one line, with every character that is special to LaTeX escaped."""
     text = " ".join(text.split()).translate(_ESCAPED).replace(r"-$\infty$", r"$-\infty$")
-    return re.sub(r"(?<![\w-])-(?=\d)", "$-$", text)
+    text = re.sub(r"(?<![\w-])-(?=\d)", "$-$", text)
+    return re.sub(r"^\[", "{[}", text)  # at the start of a row, [4pt] is an option of the line break before it
