@@ -167,7 +167,7 @@ def test_an_empty_page_says_that_there_is_nothing_and_a_hole_or_a_refusal_is_not
     read = Reader(render(empty()))
     assert "Incomplete" not in read.text
     nothing = ("There is no table.", "There is no figure.", "There is no run.", "None is recorded.")
-    for text in ("What is missing Nothing.", "Nothing is missing.", "0 runs.", *nothing):
+    for text in ("Missing runs Nothing.", "Nothing is missing.", "0 runs.", *nothing):
         assert text in read.text
     assert read.sections == SECTIONS
     for changes in ({"missing": ["x"]}, {"refusals": ["x"]}):
