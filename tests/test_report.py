@@ -173,7 +173,7 @@ def test_an_empty_page_says_that_there_is_nothing_and_a_hole_or_a_refusal_is_not
     for changes in ({"missing": ["x"]}, {"refusals": ["x"]}):
         said = Reader(render(empty(**changes))).text
         assert "Nothing" not in said
-        assert "Incomplete: see what is missing." in said
+        assert "Incomplete: see missing runs." in said
 
 
 def everywhere(text, drawing):
