@@ -1,11 +1,11 @@
-"""The run directory: what is written, when, and how it is read back. No torch.
+"""The run directory: its files, when they are written, and reading them back. No torch.
 
 runs/<task>/<model>/<method>/s<seed>-<run_id>/
-config.yaml  meta.json        at start
-metrics.jsonl journal.jsonl   appended
-checkpoint.safetensors        now and then, while the run is under way
-best/ adapter/                on improvement / at the end
-result.json                   last, atomically; a directory without it is unfinished
+    config.yaml  meta.json        at start
+    metrics.jsonl journal.jsonl   appended
+    checkpoint.safetensors        now and then, until the run ends
+    best/ adapter/                on improvement / at the end
+    result.json                   last, atomically; a directory without it is unfinished
 """
 
 import json
@@ -93,13 +93,13 @@ class RunDirectory:
         self.describe(config_yaml, meta)
 
     def go_on(self, events: int) -> int:
-        """Take up a run that was cut off.
+        """Take up an interrupted run.
 
         Args:
             events: lines that metrics.jsonl had when the checkpoint was made.
 
         Returns:
-            How many it has beyond them, torn ones left out.
+            Number of whole lines beyond them.
 
         Raises:
             Fault: it has fewer.
